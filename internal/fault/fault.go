@@ -103,6 +103,16 @@ func New(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Message: err.Error(), Err: errors.Unwrap(err)}
 }
 
+// Wrap puts the action or object in front of err's message and keeps its kind, hint and problems.
+// It returns nil for nil.
+func Wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	f := As(err)
+	return &Error{Kind: f.Kind, Message: fmt.Sprintf(format, args...) + ": " + f.Message, Hint: f.Hint, Problems: f.Problems, Err: err}
+}
+
 // WithHint sets what the user can do next and returns the error.
 func (e *Error) WithHint(format string, args ...any) *Error {
 	e.Hint = fmt.Sprintf(format, args...)
