@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // Kind tells what a failure means for the one who asked.
@@ -128,14 +129,18 @@ func InvalidInput(what string, problems []Problem) error {
 }
 
 // As finds the first fault in err's chain. A bare context.Canceled counts as Cancelled,
-// context.DeadlineExceeded as Unavailable, and anything else as Internal. It returns nil for nil.
+// context.DeadlineExceeded as Unavailable, as does a full disk wherever it is met, and anything else as Internal.
+// It returns nil for nil.
 func As(err error) *Error {
 	if err == nil {
 		return nil
 	}
 	var f *Error
+	found := errors.As(err, &f)
 	switch {
-	case errors.As(err, &f):
+	case (!found || f.Kind == Internal) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)):
+		return &Error{Kind: Unavailable, Message: err.Error(), Hint: "free some disk space, then try again", Err: err}
+	case found:
 		if f.Message == err.Error() || len(f.Problems) > 0 {
 			return f
 		}

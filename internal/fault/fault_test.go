@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -27,6 +28,8 @@ func TestAs(t *testing.T) {
 		{"wrapped by us", fault.Wrap(denied, "variant %d", 1), fault.Denied, "variant 1: push a/b: EOF", "log in"},
 		{"a cancelled context", fmt.Errorf("fetch: %w", context.Canceled), fault.Cancelled, "fetch: context canceled", ""},
 		{"a deadline", context.DeadlineExceeded, fault.Unavailable, "context deadline exceeded", ""},
+		{"a full disk", fault.New(fault.Internal, "write x: %w", syscall.ENOSPC), fault.Unavailable,
+			"write x: no space left on device", "free some disk space, then try again"},
 		{"anything else", io.ErrUnexpectedEOF, fault.Internal, "unexpected EOF", ""},
 	}
 	for _, tt := range tests {

@@ -1,4 +1,6 @@
-package lifecycle
+// Package result holds what image-builder answers: what create, plan and doctor return, and the settings
+// that go with a request. It is data only, so that a host can read answers without the code that makes them.
+package result
 
 import "imagebuilder/internal/fault"
 

@@ -1,0 +1,212 @@
+package endtoend_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"imagebuilder/internal/testbed"
+)
+
+var bin string // folder of the executables under test
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "endtoend-*")
+	if err != nil {
+		panic(err)
+	}
+	bin = filepath.Join(dir, "bin")
+	code := 1
+	build := exec.Command("go", "build", "-o", bin+"/", "imagebuilder/cmd/image-builder", "imagebuilder/cmd/image-builder-plugin")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	} else {
+		code = m.Run()
+	}
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// marker is the environment variable by which a test knows the processes that it started, and theirs.
+const marker = "IMAGE_BUILDER_ENDTOEND"
+
+// stage is where one test's processes run: folders of their own, and a name to find the processes by.
+type stage struct {
+	id   string
+	tmp  string // TMPDIR
+	home string
+	env  []string
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	// Short: sockets live below it.
+	tmp, err := os.MkdirTemp("", "e2e-")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
+	s := &stage{id: strconv.FormatInt(time.Now().UnixNano(), 36) + filepath.Base(tmp), tmp: tmp, home: t.TempDir()}
+	root, err := testbed.RepoRoot()
+	require.NoError(t, err)
+	s.env = append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), // buildkitd is there
+		marker+"="+s.id, "TMPDIR="+s.tmp, "HOME="+s.home, "DOCKER_CONFIG="+s.home, "XDG_CACHE_HOME="+s.home,
+		"BUILDKIT_HOST=", "IMAGE_BUILDER_PROGRESS=plain")
+	t.Cleanup(func() {
+		for _, pid := range s.processes(t) {
+			t.Errorf("process %d is left: %s", pid, commandLine(pid))
+		}
+	})
+	return s
+}
+
+// process is one run of image-builder.
+type process struct {
+	*exec.Cmd
+	mu     sync.Mutex
+	stdout bytes.Buffer
+	stderr bytes.Buffer
+}
+
+// Write collects standard error, which is read while the process runs.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.Write(b)
+}
+
+func (p *process) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.String()
+}
+
+func (s *stage) start(t *testing.T, args ...string) *process {
+	t.Helper()
+	return s.startIn(t, "", args...)
+}
+
+// startIn starts image-builder with a working folder.
+func (s *stage) startIn(t *testing.T, folder string, args ...string) *process {
+	t.Helper()
+	return s.startCommand(t, folder, filepath.Join(bin, "image-builder"), args...)
+}
+
+func (s *stage) startCommand(t *testing.T, folder, name string, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.CommandContext(t.Context(), name, args...)}
+	p.Dir = folder
+	p.Env, p.Stdout, p.Stderr = s.env, &p.stdout, p
+	require.NoError(t, p.Start())
+	return p
+}
+
+// wait ends with the process; it gives its exit code, -1 when a signal ended it.
+func (p *process) wait() int {
+	_ = p.Wait()
+	return p.ProcessState.ExitCode()
+}
+
+// processes are those that carry the stage's mark in their environment.
+func (s *stage) processes(t *testing.T) []int {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/environ")
+	require.NoError(t, err)
+	var pids []int
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(data, []byte(marker+"="+s.id)) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		require.NoError(t, err)
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+func commandLine(pid int) string {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return strings.ReplaceAll(string(data), "\x00", " ")
+}
+
+// requireNothingLeft waits until no process of the stage is there and its temporary folder is empty.
+func (s *stage) requireNothingLeft(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(s.processes(t)) == 0 }, 20*time.Second, 50*time.Millisecond, "processes are left")
+	entries, err := os.ReadDir(s.tmp)
+	require.NoError(t, err)
+	for _, e := range entries {
+		t.Errorf("left in the temporary folder: %s", e.Name())
+	}
+}
+
+// world is what the processes talk to.
+type world struct {
+	registry *testbed.Registry
+	git      *testbed.GitServer
+	gitRoot  string
+	engine   string
+}
+
+func newWorld(t *testing.T, options testbed.RegistryOptions) *world {
+	t.Helper()
+	w := &world{registry: testbed.NewRegistry(t, options), gitRoot: t.TempDir(), engine: testbed.NewEngine(t)}
+	_, err := testbed.PushBases(t.Context(), w.registry.Host, testbed.BaseOptions{Platforms: []string{"linux/amd64"}})
+	require.NoError(t, err)
+	w.git, err = testbed.StartGit(w.gitRoot, testbed.GitOptions{})
+	require.NoError(t, err)
+	t.Cleanup(w.git.Close)
+	return w
+}
+
+// input writes a document that builds one image of a repository with this Dockerfile, and gives its path.
+func (w *world) input(t *testing.T, dockerfile string) string {
+	t.Helper()
+	_, err := testbed.InitRepo(fstest.MapFS{"Dockerfile": {Data: []byte(dockerfile)}}, filepath.Join(w.gitRoot, "app.git"), testbed.RepoOptions{})
+	require.NoError(t, err)
+	return w.document(t, w.git.URL+"/app.git")
+}
+
+func (w *world) document(t *testing.T, url string) string {
+	t.Helper()
+	return writeJSON(t, map[string]any{
+		"source": map[string]any{"git_repo": map[string]any{"url": url}},
+		"target": map[string]any{
+			"registry": map[string]any{"url": w.registry.Host},
+			"images":   []any{map[string]any{"image": "app", "tag": "1", "base": w.registry.Host + "/base/busybox:1"}},
+		},
+	})
+}
+
+func writeJSON(t *testing.T, document any) string {
+	t.Helper()
+	data, err := json.Marshal(document)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "input.json")
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	return path
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	for !condition() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("did not happen: %s", what)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

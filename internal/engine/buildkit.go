@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	bk "github.com/moby/buildkit/client"
+	_ "github.com/moby/buildkit/client/connhelper/dockercontainer" // docker-container://NAME
+	_ "github.com/moby/buildkit/client/connhelper/kubepod"         // kube-pod://NAME
+	_ "github.com/moby/buildkit/client/connhelper/podmancontainer" // podman-container://NAME
+	_ "github.com/moby/buildkit/client/connhelper/ssh"             // ssh://HOST
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/filesync"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tonistiigi/fsutil"
+
+	"imagebuilder/internal/fault"
+)
+
+// answerWithin is how long a daemon may take to answer the first question. A running one needs
+// milliseconds; one that is just being started in a pod needs seconds.
+const answerWithin = 15 * time.Second
+
+// BuildKit is a BuildKit daemon at an address.
+type BuildKit struct {
+	name    string
+	address string
+	workers []*bk.WorkerInfo
+	client  *bk.Client
+	release func()
+}
+
+// TLS holds the PEM files for a tcp:// daemon; all empty means no TLS.
+type TLS struct{ CA, Cert, Key string }
+
+// Dial connects to the daemon at a BUILDKIT_HOST address (unix://, tcp://, docker-container://,
+// kube-pod://, podman-container://, ssh://) and waits until it answers. release, if not nil, is called by Close.
+func Dial(ctx context.Context, name, address string, tls TLS, release func()) (*BuildKit, error) {
+	opts, err := dialOptions(address, tls)
+	if err != nil {
+		return nil, err
+	}
+	client, err := bk.New(ctx, address, opts...)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "buildkit address %s: %w", address, err)
+	}
+	ask, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	workers, err := client.ListWorkers(ask)
+	if err == nil && len(workers) == 0 {
+		err = errors.New("it has no workers")
+	}
+	if err != nil {
+		_ = client.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fault.New(fault.Unavailable, "buildkit at %s does not answer: %w", address, err).
+			WithHint("is buildkitd running there, and does this address reach it?")
+	}
+	return &BuildKit{name: name, address: address, workers: workers, client: client, release: release}, nil
+}
+
+// dialOptions make a tcp connection notice that its link was cut: BuildKit's own client would wait forever.
+func dialOptions(address string, tls TLS) ([]bk.ClientOpt, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme == "" {
+		return nil, fault.New(fault.Invalid, "buildkit address %q has no scheme", address).
+			WithHint("give unix:///path/to/buildkitd.sock or tcp://host:port")
+	}
+	var opts []bk.ClientOpt
+	if u.Scheme == "tcp" {
+		dialer := watchedDialer()
+		opts = append(opts, bk.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", u.Host)
+		}))
+	}
+	if tls.CA != "" {
+		opts = append(opts, bk.WithServerConfig(u.Hostname(), tls.CA))
+	}
+	if tls.Cert != "" || tls.Key != "" {
+		opts = append(opts, bk.WithCredentials(tls.Cert, tls.Key))
+	}
+	return opts, nil
+}
+
+// Name is what the user calls this engine.
+func (b *BuildKit) Name() string { return b.name }
+
+// Address is where the daemon is.
+func (b *BuildKit) Address() string { return b.address }
+
+// Platform is the first platform of the daemon's first worker, which is its own, as BuildKit's frontend takes it.
+func (b *BuildKit) Platform() ocispecs.Platform {
+	if claimed := b.workers[0].Platforms; len(claimed) > 0 {
+		return platforms.Normalize(claimed[0])
+	}
+	return platforms.Normalize(platforms.DefaultSpec())
+}
+
+// Version is the daemon's own version, "" when it does not tell.
+func (b *BuildKit) Version(ctx context.Context) string {
+	info, err := b.client.Info(ctx)
+	if err != nil {
+		return ""
+	}
+	return info.BuildkitVersion.Version
+}
+
+// Close disconnects.
+func (b *BuildKit) Close() error {
+	err := b.client.Close()
+	if b.release != nil {
+		b.release()
+	}
+	return err
+}
+
+// Open starts a BuildKit session that serves the context, the Dockerfile, secrets and credentials.
+func (b *BuildKit) Open(ctx context.Context, src Source) (Session, error) {
+	shared, err := session.NewSession(ctx, src.ContextKey)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "open a session: %w", err)
+	}
+	attach := b.attachables(src)
+	for _, a := range attach {
+		shared.Allow(a)
+	}
+	// The session outlives the caller's deadline for opening it, and ends with Close.
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = shared.Run(running, b.client.Dialer()) // its end shows in the builds that use it
+	}()
+	return &buildKitSession{
+		engine: b, source: src, shared: shared, attach: attach, logs: newLogFilter(),
+		close: func() error {
+			err := shared.Close()
+			cancel()
+			<-done
+			return err
+		},
+	}, nil
+}
+
+func (b *BuildKit) attachables(src Source) []session.Attachable {
+	return []session.Attachable{
+		filesync.NewFSSyncProvider(filesync.StaticDirSource(map[string]fsutil.FS{
+			"context":    src.Context,
+			"dockerfile": dockerfileFS(src.Dockerfile),
+		})),
+		secretsprovider.FromMap(src.Secrets),
+		&credentialServer{lookup: src.Credentials},
+	}
+}
+
+// gone tells whether an error means that the daemon or the link to it is no more.
+func gone(err error) bool {
+	s := err.Error()
+	for _, sign := range []string{
+		"error reading from server", "transport is closing", "connection reset by peer", "keepalive ping failed",
+		"use of closed network connection", "code = Unavailable", "connection timed out", "no active session",
+	} {
+		if strings.Contains(s, sign) {
+			return true
+		}
+	}
+	return false
+}

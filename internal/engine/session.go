@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	bk "github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/frontend/dockerfile/builder"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/util/staticfs"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tonistiigi/fsutil"
+	fstypes "github.com/tonistiigi/fsutil/types"
+
+	"imagebuilder/internal/event"
+	"imagebuilder/internal/fault"
+)
+
+const (
+	dockerfileName = "Dockerfile"
+	// digestKey is where an exporter's response has the digest (moby/buildkit exporter/containerimage/exptypes).
+	digestKey = "containerimage.digest"
+	// solveTries is how often a solve is tried whose push met a passing trouble. The build itself is
+	// cached by then, so a further try costs about 0.1 s.
+	solveTries = 3
+	solvePause = 300 * time.Millisecond
+)
+
+type buildKitSession struct {
+	engine *BuildKit
+	source Source
+	shared *session.Session
+	attach []session.Attachable
+	logs   *logFilter
+	close  func() error
+}
+
+func (s *buildKitSession) Close() error { return s.close() }
+
+// Build runs BuildKit's Dockerfile frontend in this process, so that a Dockerfile means the same whatever
+// version the daemon has, and exports the result.
+func (s *buildKitSession) Build(ctx context.Context, v Variant, emit event.Sink) (*Image, error) {
+	var image *Image
+	var err error
+	for try := 1; ; try++ {
+		image, err = s.solve(ctx, v, emit)
+		if err == nil || try == solveTries || !passing(err) || ctx.Err() != nil {
+			return image, err
+		}
+		emit.Note(event.Warning, v.Name+": "+firstLine(err.Error())+"; trying again")
+		select {
+		case <-time.After(time.Duration(try) * solvePause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink) (*Image, error) {
+	start := time.Now()
+	record := newRecorder(v.Name, s.logs, emit)
+	status := make(chan *bk.SolveStatus)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for st := range status {
+			record.status(st)
+		}
+	}()
+	response, err := s.engine.client.Build(ctx, s.options(v), "image-builder", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		return builder.Build(ctx, &sourceSpy{Client: c, record: record})
+	}, status)
+	<-drained
+	if err != nil {
+		return nil, s.failure(ctx, v, record, err)
+	}
+	dgst, err := digest.Parse(response.ExporterResponse[digestKey])
+	if err != nil {
+		return nil, fault.New(fault.Internal, "build %s: the daemon answered without a digest", v.Name)
+	}
+	push := record.pushTime()
+	return &Image{Digest: dgst, Sources: record.sources(), Build: time.Since(start) - push, Push: push}, nil
+}
+
+// options turn a variant into BuildKit's terms.
+func (s *buildKitSession) options(v Variant) bk.SolveOpt {
+	opt := bk.SolveOpt{
+		FrontendAttrs:         frontendAttrs(v),
+		SharedSession:         s.shared,
+		SessionPreInitialized: true,
+		Exports: []bk.ExportEntry{{Type: bk.ExporterImage, Attrs: map[string]string{
+			"name": v.Repository, "push": "true", "push-by-digest": "true",
+			"registry.insecure": strconv.FormatBool(v.Insecure), "oci-mediatypes": "true",
+		}}},
+	}
+	if v.Layout != "" {
+		// An exporter's store belongs to a session, so each layout has one of its own. The shared key
+		// is the same, so the context is not sent again.
+		opt.SharedSession, opt.SessionPreInitialized = nil, false
+		opt.SharedKey, opt.Session = s.source.ContextKey, s.attach
+		opt.Exports = []bk.ExportEntry{{Type: bk.ExporterOCI, OutputDir: v.Layout, Attrs: map[string]string{
+			"tar": "false", "oci-mediatypes": "true",
+		}}}
+	}
+	return opt
+}
+
+func frontendAttrs(v Variant) map[string]string {
+	attrs := map[string]string{
+		"filename": dockerfileName,
+		"platform": FormatPlatforms(v.Platforms),
+		// A "# syntax=" line would pull another frontend; the frontend that runs is ours. BuildKit skips
+		// the line when this attribute, which it sets on that other frontend, is there already.
+		"cmdline": "image-builder",
+	}
+	for _, o := range v.Overrides {
+		attrs["context:"+o.Key] = "docker-image://" + o.Ref
+	}
+	for k, value := range v.BuildArgs {
+		attrs["build-arg:"+k] = value
+	}
+	for k, value := range v.Labels {
+		attrs["label:"+k] = value
+	}
+	if v.Stage != "" {
+		attrs["target"] = v.Stage
+	}
+	if v.NoCache {
+		attrs["no-cache"] = ""
+	}
+	return attrs
+}
+
+// FormatPlatforms joins platforms with commas, as in "linux/amd64,linux/arm/v7".
+func FormatPlatforms(ps []ocispecs.Platform) string {
+	names := make([]string, len(ps))
+	for i, p := range ps {
+		names[i] = platforms.Format(p)
+	}
+	return strings.Join(names, ",")
+}
+
+// dockerfileFS is a folder with just the Dockerfile.
+func dockerfileFS(data []byte) fsutil.FS {
+	fs := staticfs.NewFS()
+	fs.Add(dockerfileName, &fstypes.Stat{Mode: 0o644, ModTime: dockerfileTime(data)}, data)
+	return fs
+}
+
+// dockerfileTime makes a time (Unix, nanoseconds) of content, because BuildKit takes a file of equal name,
+// size and time for the one that it has.
+func dockerfileTime(data []byte) int64 {
+	sum := sha256.Sum256(data)
+	const year2000, century = 946684800e9, 3155760000e9 // nanoseconds
+	return year2000 + int64(binary.BigEndian.Uint64(sum[:8])%century)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

@@ -1,0 +1,137 @@
+package lifecycle_test
+
+import (
+	"context"
+	"encoding/json"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/require"
+
+	"imagebuilder/internal/lifecycle"
+	"imagebuilder/internal/result"
+	"imagebuilder/internal/testbed"
+	"imagebuilder/plugin"
+)
+
+// bed is what a build needs around it, all of it real: a registry with base images, a git server, an engine.
+type bed struct {
+	registry *testbed.Registry
+	git      *testbed.GitServer
+	gitRoot  string
+	address  string // of the engine
+	cacheDir string
+}
+
+func newBed(t *testing.T, options testbed.RegistryOptions) *bed {
+	t.Helper()
+	b := &bed{registry: testbed.NewRegistry(t, options), gitRoot: t.TempDir(), cacheDir: t.TempDir()}
+	address, release, err := testbed.StartEngine(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(release)
+	b.address = address
+	b.git, err = testbed.StartGit(b.gitRoot, testbed.GitOptions{})
+	require.NoError(t, err)
+	t.Cleanup(b.git.Close)
+	return b
+}
+
+// pushBases pushes base/busybox:1 and base/other:1 for two platforms that this machine runs without emulation.
+func (b *bed) pushBases(t *testing.T) {
+	t.Helper()
+	_, err := testbed.PushBases(t.Context(), b.registry.Host, testbed.BaseOptions{Platforms: []string{"linux/amd64", "linux/386"}})
+	require.NoError(t, err)
+}
+
+// repository makes a git repository of files and gives its URL and commit.
+func (b *bed) repository(t *testing.T, name string, files map[string]string) (url, commit string) {
+	t.Helper()
+	commit, err := testbed.InitRepo(mapFS(files), filepath.Join(b.gitRoot, name), testbed.RepoOptions{})
+	require.NoError(t, err)
+	return b.git.URL + "/" + name, commit
+}
+
+func mapFS(files map[string]string) fs.FS {
+	m := fstest.MapFS{}
+	for path, text := range files {
+		m[path] = &fstest.MapFile{Data: []byte(text), Mode: 0o644}
+	}
+	return m
+}
+
+// events collects what a build tells.
+type events struct {
+	mu  sync.Mutex
+	all []plugin.Event
+}
+
+func (e *events) add(event plugin.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, event)
+}
+
+// text is everything that was told, for a search.
+func (e *events) text(t *testing.T) string {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var b strings.Builder
+	for _, event := range e.all {
+		data, err := json.Marshal(event)
+		require.NoError(t, err)
+		b.Write(data)
+		if event.Log != nil {
+			b.Write(event.Log.Data)
+		}
+	}
+	return b.String()
+}
+
+// create runs the operation; @REG in the document stands for the bed's registry.
+func (b *bed) create(t *testing.T, ctx context.Context, document string) (*result.Result, *events, error) {
+	t.Helper()
+	settings, err := json.Marshal(result.Settings{Engine: "buildkit", BuildKitHost: b.address, CacheDir: b.cacheDir})
+	require.NoError(t, err)
+	seen := &events{}
+	data, err := lifecycle.New("test").Execute(ctx, plugin.Request{
+		NodeType: lifecycle.ImageNode, Operation: lifecycle.Create, WorkDir: t.TempDir(), Settings: settings,
+		Inputs: json.RawMessage(strings.ReplaceAll(document, "@REG", b.registry.Host)),
+	}, seen.add)
+	if data == nil {
+		return nil, seen, err
+	}
+	out := &result.Result{}
+	require.NoError(t, json.Unmarshal(data, out))
+	return out, seen, err
+}
+
+// pull is the image under a reference, for a platform.
+func (b *bed) pull(t *testing.T, ref, os, arch string) v1.Image {
+	t.Helper()
+	parsed, err := name.ParseReference(strings.ReplaceAll(ref, "@REG", b.registry.Host))
+	require.NoError(t, err)
+	image, err := remote.Image(parsed, remote.WithPlatform(v1.Platform{OS: os, Architecture: arch}))
+	require.NoError(t, err)
+	return image
+}
+
+// tags are the tags of a repository, none when the registry does not know it.
+func (b *bed) tags(t *testing.T, repository string) []string {
+	t.Helper()
+	repo, err := name.NewRepository(b.registry.Host + "/" + repository)
+	require.NoError(t, err)
+	tags, err := remote.List(repo)
+	if err != nil {
+		require.ErrorContains(t, err, "NAME_UNKNOWN")
+		return nil
+	}
+	return tags
+}

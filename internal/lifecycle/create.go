@@ -1,0 +1,248 @@
+package lifecycle
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"golang.org/x/sync/errgroup"
+
+	"imagebuilder/internal/engine"
+	"imagebuilder/internal/fault"
+	"imagebuilder/internal/registry"
+	"imagebuilder/internal/result"
+)
+
+// defaultParallel is how many variants are built at once. BuildKit bounds what its steps do at once itself; this
+// bounds open streams and exports, of which more bring nothing (4 variants at once were as fast as 12).
+const defaultParallel = 4
+
+// create builds, checks and tags every image of the document.
+func (j *job) create(ctx context.Context) (any, error) {
+	start := j.now()
+	eng, err := j.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer eng.Close()
+	fetched := j.now()
+
+	if err := j.findBases(eng.Platform()); err != nil {
+		return nil, err
+	}
+	if err := j.resolveReplacements(ctx); err != nil {
+		return nil, err
+	}
+	session, err := eng.Open(ctx, engine.Source{
+		Context: j.tree.Context, ContextKey: j.tree.ContextKey, Dockerfile: j.tree.Dockerfile,
+		Secrets: j.secrets.Secrets, Credentials: j.registry.Credentials,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+
+	images, failures := j.buildAll(ctx, session)
+	out := &result.Result{
+		Images: images, Engine: eng.Name(),
+		Source: result.SourceResult{URL: j.tree.URL, Commit: j.tree.Commit},
+		Times:  result.Times{Fetch: seconds(fetched.Sub(start)), Total: seconds(j.now().Sub(start))},
+	}
+	for _, image := range images {
+		out.Times.Build = max(out.Times.Build, image.Times.Build)
+		out.Times.Push = max(out.Times.Push, image.Times.Push)
+	}
+	return out, summary(images, failures)
+}
+
+// prepare fetches the source while the engine starts.
+func (j *job) prepare(ctx context.Context) (engine.Engine, error) {
+	var eng engine.Engine
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() error { return j.fetch(both) })
+	group.Go(func() (err error) {
+		eng, err = openEngine(both, j.settings, j.emit)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		if eng != nil {
+			_ = eng.Close()
+		}
+		return nil, err
+	}
+	return eng, nil
+}
+
+// buildAll builds the variants side by side. One that fails stops none of the others.
+func (j *job) buildAll(ctx context.Context, session engine.Session) ([]result.ImageResult, []error) {
+	images := make([]result.ImageResult, len(j.variants))
+	failures := make([]error, len(j.variants))
+	parallel := j.settings.Parallel
+	if parallel <= 0 {
+		parallel = defaultParallel
+	}
+	slots := make(chan struct{}, parallel)
+	var all sync.WaitGroup
+	for i, v := range j.variants {
+		all.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			images[i], failures[i] = j.buildVariant(ctx, session, v)
+		})
+	}
+	all.Wait()
+	return images, failures
+}
+
+func (j *job) buildVariant(ctx context.Context, session engine.Session, v *variant) (result.ImageResult, error) {
+	start := j.now()
+	out := result.ImageResult{Ref: v.ref}
+	err := j.buildOne(ctx, session, v, &out)
+	out.Times.Total = seconds(j.now().Sub(start))
+	if err != nil {
+		f := fault.As(ended(ctx, err))
+		return result.ImageResult{Ref: v.ref, Times: out.Times,
+			Error: &result.ErrorResult{Kind: f.Kind, Message: f.Message, Hint: f.Hint}}, f
+	}
+	return out, nil
+}
+
+// buildOne builds and pushes a variant by digest, looks at what the registry then has, and only then moves the tag.
+func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, out *result.ImageResult) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	request := engine.Variant{
+		Name: v.ref, Repository: v.repository, Platforms: v.platforms, Overrides: v.overrides(),
+		BuildArgs: v.args, Labels: v.labels, Stage: v.image.Stage, NoCache: j.doc.Options.NoCache,
+		Insecure: j.doc.Target.Registry.Insecure || j.doc.Target.Registry.PlainHTTP(),
+	}
+	if len(j.secrets.CACert) > 0 {
+		// The daemon does not know this CA and cannot be told for one build: we push ourselves.
+		request.Layout = filepath.Join(j.dir, "layout-"+strconv.Itoa(v.index))
+		if err := os.Mkdir(request.Layout, 0o700); err != nil {
+			return fault.New(fault.Unavailable, "make a temporary folder: %w", err)
+		}
+	}
+	built, err := session.Build(ctx, request, j.emit)
+	if err != nil {
+		return err
+	}
+	out.Times.Build, out.Times.Push = seconds(built.Build), seconds(built.Push)
+
+	push := j.now()
+	pushed, err := j.publish(ctx, v, request.Layout, built)
+	if err != nil {
+		return err
+	}
+	out.Times.Push += seconds(j.now().Sub(push))
+	out.Digest, out.PinnedRef = pushed.Digest, v.repository+"@"+pushed.Digest
+	for _, p := range v.platforms {
+		image := find(pushed, p)
+		out.Platforms = append(out.Platforms, result.PlatformResult{Platform: platforms.Format(p), Digest: image.Digest, Size: image.Size})
+	}
+	out.Bases = v.baseResults(built)
+	return nil
+}
+
+// publish makes a pushed image visible under its tag, if it is what was asked for.
+func (j *job) publish(ctx context.Context, v *variant, layout string, built *engine.Image) (*registry.Image, error) {
+	digest := built.Digest.String()
+	if layout != "" {
+		sent, err := j.registry.PushLayout(ctx, layout, v.repository)
+		if err != nil {
+			return nil, err
+		}
+		digest = sent
+	}
+	pinned := v.repository + "@" + digest
+	pushed, err := j.registry.Inspect(ctx, pinned, v.platforms)
+	if err != nil {
+		return nil, err
+	}
+	if pushed.Digest != built.Digest.String() {
+		return nil, fault.New(fault.Internal, "%s: the registry has %s, built was %s; no tag was moved", v.ref, pushed.Digest, built.Digest)
+	}
+	if err := v.verifyBases(built, pushed); err != nil {
+		return nil, err
+	}
+	if err := j.registry.Tag(ctx, pinned, v.image.Tag); err != nil {
+		return nil, err
+	}
+	served, err := j.registry.Digest(ctx, v.ref)
+	if err != nil {
+		return nil, err
+	}
+	if served != digest {
+		return nil, fault.New(fault.Unavailable, "%s: the registry serves %s, pushed was %s", v.ref, served, digest).
+			WithHint("somebody else may have pushed this tag at the same time")
+	}
+	return pushed, nil
+}
+
+// baseResults names what was used, pinned: a replacement as we resolved it, any other base as the daemon did.
+func (v *variant) baseResults(built *engine.Image) []result.BaseResult {
+	var out []result.BaseResult
+	seen := map[string]bool{}
+	for _, u := range v.uses {
+		if seen[u.base.Key] {
+			continue
+		}
+		seen[u.base.Key] = true
+		r := result.BaseResult{From: u.base.From, Ref: u.base.Ref}
+		if u.with != nil {
+			r.Ref, r.Digest = u.with.ref, u.with.digest
+		} else {
+			r.Digest = digestOf(u.base.Ref, built.Sources)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// digestOf finds the digest under which the daemon used an image.
+func digestOf(ref string, sources []string) string {
+	for _, s := range sources {
+		name, digest, ok := strings.Cut(s, "@")
+		if !ok {
+			continue
+		}
+		if named, err := reference.ParseNormalizedNamed(name); err == nil && reference.TagNameOnly(named).String() == ref || s == ref {
+			return digest
+		}
+	}
+	return ""
+}
+
+// summary is the error of the whole: that of its one image, or what failed out of how many.
+func summary(images []result.ImageResult, failures []error) error {
+	var first *fault.Error
+	var lines []string
+	for i, err := range failures {
+		if err == nil {
+			continue
+		}
+		f := fault.As(err)
+		if first == nil {
+			first = f
+		}
+		lines = append(lines, images[i].Ref+": "+f.Message)
+	}
+	if first == nil || len(images) == 1 || first.Kind == fault.Cancelled {
+		if first == nil {
+			return nil
+		}
+		return first
+	}
+	f := fault.New(first.Kind, "%d of %d images failed\n%s", len(lines), len(images), strings.Join(lines, "\n"))
+	f.Hint = first.Hint
+	return f
+}
+
+func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }

@@ -1,0 +1,176 @@
+package lifecycle
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/platforms"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"imagebuilder/internal/buildparams"
+	"imagebuilder/internal/dockerfile"
+	"imagebuilder/internal/event"
+	"imagebuilder/internal/fault"
+	"imagebuilder/internal/registry"
+	"imagebuilder/internal/result"
+	"imagebuilder/internal/secret"
+	"imagebuilder/internal/source"
+)
+
+// job is one request on its way through.
+type job struct {
+	doc      *buildparams.Document
+	secrets  *buildparams.Revealed
+	settings result.Settings
+	workDir  string
+	emit     event.Sink
+	now      func() time.Time
+
+	dir      string // temporary, private; removed by close
+	registry *registry.Client
+	tree     *source.Tree
+	file     *dockerfile.File
+	variants []*variant
+}
+
+// variant is one image of the document, in the terms of the packages that build it.
+type variant struct {
+	index      int
+	ref        string // registry/repository:tag
+	repository string // registry/repository
+	image      buildparams.Image
+	platforms  []ocispecs.Platform
+	args       map[string]string
+	labels     map[string]string
+	uses       []use
+}
+
+func newJob(doc *buildparams.Document, settings result.Settings, workDir string, emit event.Sink, now func() time.Time) (*job, error) {
+	secrets, err := buildparams.Resolve(doc, secret.Host(workDir))
+	if err != nil {
+		return nil, err
+	}
+	to := doc.Target.Registry
+	client, err := registry.New(registry.Config{
+		Host: to.Host(), Username: to.Username, Password: secrets.RegistryPassword,
+		PlainHTTP: to.PlainHTTP(), Insecure: to.Insecure, CA: secrets.CACert, UserAgent: "image-builder", Emit: emit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "image-builder-*")
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "make a temporary folder: %w", err)
+	}
+	j := &job{doc: doc, secrets: secrets, settings: settings, workDir: workDir, emit: emit, now: now, dir: dir, registry: client}
+	for i := range doc.Target.Images {
+		v, err := j.newVariant(i)
+		if err != nil {
+			return nil, err
+		}
+		j.variants = append(j.variants, v)
+	}
+	return j, nil
+}
+
+func (j *job) newVariant(i int) (*variant, error) {
+	image := j.doc.Target.Images[i]
+	v := &variant{
+		index: i, image: image, ref: j.doc.Ref(i), repository: j.doc.Repository(i),
+		args: merged(j.doc.Options.BuildArgs, image.BuildArgs),
+	}
+	for _, name := range image.Platforms {
+		p, err := platforms.Parse(name)
+		if err != nil {
+			return nil, fault.New(fault.Internal, "platform %s passed validation: %w", name, err)
+		}
+		v.platforms = append(v.platforms, platforms.Normalize(p))
+	}
+	return v, nil
+}
+
+// close removes what the job made on this machine.
+func (j *job) close() {
+	if j.tree != nil {
+		_ = j.tree.Close()
+	}
+	j.registry.Close()
+	_ = os.RemoveAll(j.dir)
+}
+
+// fetch gets the source and parses its Dockerfile, while it makes sure that the images may be pushed at all.
+func (j *job) fetch(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return j.fetchSource(ctx) })
+	group.Go(func() error { return j.checkPush(ctx) })
+	return group.Wait()
+}
+
+func (j *job) fetchSource(ctx context.Context) error {
+	fetcher := &source.Fetcher{CacheDir: j.cacheDir(), WorkDir: j.workDir, Now: j.now}
+	dir := filepath.Join(j.dir, "source")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fault.New(fault.Unavailable, "make a temporary folder: %w", err)
+	}
+	tree, err := fetcher.Fetch(ctx, j.doc.Source, &source.Credentials{
+		GitPassword: j.secrets.GitPassword, DockerfilePassword: j.secrets.DockerfilePassword, ContextPassword: j.secrets.ContextPassword,
+	}, dir, j.emit)
+	if err != nil {
+		return err
+	}
+	j.tree = tree
+	if j.file, err = dockerfile.Parse(tree.DockerfileName, tree.Dockerfile); err != nil {
+		return err
+	}
+	for _, v := range j.variants {
+		v.labels = merged(sourceLabels(tree), j.doc.Options.Labels, v.image.Labels)
+	}
+	return nil
+}
+
+// sourceLabels tell where an image comes from, in the words of the OCI image specification's annotations.
+func sourceLabels(tree *source.Tree) map[string]string {
+	labels := map[string]string{}
+	if tree.URL != "" {
+		labels["org.opencontainers.image.source"] = tree.URL
+	}
+	if tree.Commit != "" {
+		labels["org.opencontainers.image.revision"] = tree.Commit
+	}
+	return labels
+}
+
+func (j *job) checkPush(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	asked := map[string]bool{}
+	for _, v := range j.variants {
+		if !asked[v.repository] {
+			asked[v.repository] = true
+			group.Go(func() error { return j.registry.CheckPush(ctx, v.repository) })
+		}
+	}
+	return group.Wait()
+}
+
+// cacheDir is where git mirrors are kept: as set, or in the user's cache folder.
+func (j *job) cacheDir() string {
+	if j.settings.CacheDir != "" {
+		return j.settings.CacheDir
+	}
+	if dir, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(dir, "image-builder")
+	}
+	return filepath.Join(j.dir, "cache")
+}
+
+func merged(layers ...map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, layer := range layers {
+		maps.Copy(all, layer)
+	}
+	return all
+}
