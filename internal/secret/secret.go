@@ -24,23 +24,40 @@ const maxFile = 1 << 20
 
 // Value is a secret as it stands in a document: a literal or a reference.
 // The zero Value is absent.
-type Value struct{ raw string }
+type Value struct {
+	// raw is behind a pointer because package fmt prints unexported fields of a struct around it without
+	// asking any method of ours: it then prints an address.
+	raw *string
+}
 
 // New makes a Value of a document's text: a literal, "env:NAME" or "file:PATH".
-func New(text string) Value { return Value{raw: text} }
+func New(text string) Value {
+	if text == "" {
+		return Value{}
+	}
+	return Value{raw: &text}
+}
+
+// text is the value as it stands in the document.
+func (v Value) text() string {
+	if v.raw == nil {
+		return ""
+	}
+	return *v.raw
+}
 
 // IsZero tells whether the value is absent.
-func (v Value) IsZero() bool { return v.raw == "" }
+func (v Value) IsZero() bool { return v.raw == nil }
 
 // IsReference tells whether the value is env: or file: and so holds nothing secret itself.
 func (v Value) IsReference() bool {
-	return strings.HasPrefix(v.raw, "env:") || strings.HasPrefix(v.raw, "file:")
+	return strings.HasPrefix(v.text(), "env:") || strings.HasPrefix(v.text(), "file:")
 }
 
 // Reference is the reference as written, which is no secret, or "" for a literal.
 func (v Value) Reference() string {
 	if v.IsReference() {
-		return v.raw
+		return v.text()
 	}
 	return ""
 }
@@ -60,9 +77,10 @@ func Host(dir string) Resolver { return Resolver{LookupEnv: os.LookupEnv, Dir: d
 // Reveal gives the secret itself. For a file, one trailing line break is cut off, as editors add it.
 // Errors name the reference, never a value.
 func (r Resolver) Reveal(v Value) (string, error) {
+	text := v.text()
 	switch {
-	case strings.HasPrefix(v.raw, "env:"):
-		name := strings.TrimPrefix(v.raw, "env:")
+	case strings.HasPrefix(text, "env:"):
+		name := strings.TrimPrefix(text, "env:")
 		if r.LookupEnv == nil {
 			return "", fmt.Errorf("env: references are not allowed here")
 		}
@@ -71,13 +89,13 @@ func (r Resolver) Reveal(v Value) (string, error) {
 			return "", fmt.Errorf("environment variable %s is not set", name)
 		}
 		return s, nil
-	case strings.HasPrefix(v.raw, "file:"):
+	case strings.HasPrefix(text, "file:"):
 		if r.NoFiles {
 			return "", fmt.Errorf("file: references are not allowed here")
 		}
-		return r.readFile(strings.TrimPrefix(v.raw, "file:"))
+		return r.readFile(strings.TrimPrefix(text, "file:"))
 	default:
-		return v.raw, nil
+		return text, nil
 	}
 }
 
@@ -131,4 +149,11 @@ func (v Value) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 func (v Value) MarshalJSON() ([]byte, error) { return json.Marshal(v.String()) }
 
 // UnmarshalJSON reads a literal or a reference.
-func (v *Value) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &v.raw) }
+func (v *Value) UnmarshalJSON(data []byte) error {
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		return err
+	}
+	*v = New(text)
+	return nil
+}

@@ -28,13 +28,15 @@ func TestNothingShowsASecret(t *testing.T) {
 		Pointer  *secret.Value
 		List     []secret.Value
 		Map      map[string]secret.Value
-	}{"a", v, &v, []secret.Value{v}, map[string]secret.Value{"k": v}}
+		hidden   secret.Value // fmt asks no method of what is not exported
+	}{"a", v, &v, []secret.Value{v}, map[string]secret.Value{"k": v}, v}
 
 	var out strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t"} {
 		fmt.Fprintf(&out, verb+"\n", v)
 		fmt.Fprintf(&out, verb+"\n", &v)
 		fmt.Fprintf(&out, verb+"\n", holder)
+		fmt.Fprintf(&out, verb+"\n", &holder)
 	}
 	fmt.Fprintln(&out, v, holder, errors.Join(fmt.Errorf("x %v", v)))
 	data, err := json.Marshal(holder)

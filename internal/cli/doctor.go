@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/spf13/cobra"
+
+	"imagebuilder/internal/event"
+	"imagebuilder/internal/fault"
+	"imagebuilder/internal/result"
+	"imagebuilder/plugin"
+)
+
+// doctorOptions are the options of doctor.
+type doctorOptions struct {
+	output   format
+	settings settingsFlags
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	o := &doctorOptions{}
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this machine can build, and what mends what is missing",
+		Long: `Say what this machine can do: which engines there are, in which version, for which platforms (natively or by
+emulation), what is missing and the command that mends it. Nothing is changed.
+
+The exit code is 0 when images can be built here, and 1 otherwise.`,
+		Example: `  image-builder doctor
+  image-builder doctor --buildkit-host tcp://builder:1234 --output json`,
+		Args:              arguments(0, 0, "no arguments"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return a.runDoctor(cmd.Context(), o) },
+	}
+	outputFlag(cmd, &o.output)
+	o.settings.add(cmd)
+	return cmd
+}
+
+func (a *app) runDoctor(ctx context.Context, o *doctorOptions) error {
+	settings, err := o.settings.marshal()
+	if err != nil {
+		return err
+	}
+	client, err := a.startPlugin(ctx, o.settings.plugin, engineNode, doctor)
+	if err != nil {
+		return err
+	}
+	defer a.closePlugin(client)
+	raw, err := client.Execute(ctx, plugin.Request{
+		NodeType: engineNode, Operation: doctor, Inputs: json.RawMessage(`{}`), Settings: settings,
+	}, event.Discard)
+	if err != nil {
+		return err
+	}
+	if err := a.print(o.output, raw, doctorTable); err != nil {
+		return err
+	}
+	return diagnosis(raw)
+}
+
+// diagnosis is an error when no engine is available.
+func diagnosis(raw json.RawMessage) error {
+	var d result.Doctor
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return fault.New(fault.Internal, "read the plugin's report: %w", err)
+	}
+	for _, e := range d.Engines {
+		if e.Available {
+			return nil
+		}
+	}
+	f := fault.New(fault.NotFound, "no engine is available here")
+	for _, e := range d.Engines {
+		if e.Fix != "" {
+			return f.WithHint("for %s: %s", e.Name, e.Fix)
+		}
+	}
+	return f.WithHint("start a BuildKit daemon and name it with --buildkit-host")
+}

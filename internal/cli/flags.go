@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"imagebuilder/internal/fault"
+)
+
+// environmentKey is the annotation of a flag that names its environment variable.
+const environmentKey = "imagebuilder_environment"
+
+// environment lets a flag take its value from an environment variable, and says so in its help.
+func environment(flags *pflag.FlagSet, flag, variable string) {
+	f := flags.Lookup(flag)
+	f.Usage += " (environment: " + variable + ")"
+	if f.Annotations == nil {
+		f.Annotations = map[string][]string{}
+	}
+	f.Annotations[environmentKey] = []string{variable}
+}
+
+// fromEnvironment gives flags that stand not on the command line the values of their environment variables.
+// An empty variable is as good as none.
+func (a *app) fromEnvironment(flags *pflag.FlagSet) error {
+	var wrong error
+	flags.VisitAll(func(f *pflag.Flag) {
+		variable := f.Annotations[environmentKey]
+		if f.Changed || len(variable) == 0 || wrong != nil {
+			return
+		}
+		value, _ := a.LookupEnv(variable[0])
+		if value == "" {
+			return
+		}
+		if err := f.Value.Set(value); err != nil {
+			wrong = fault.New(fault.Invalid, "environment variable %s: invalid value %q: %w", variable[0], value, err)
+		}
+	})
+	return wrong
+}
+
+// choice is a flag that takes one of a few words.
+type choice[T ~string] struct {
+	value   *T
+	allowed []T
+}
+
+// newChoice makes a choice that is stored in value and starts with what stands there.
+func newChoice[T ~string](value *T, allowed ...T) *choice[T] { return &choice[T]{value, allowed} }
+
+// Set takes one of the allowed words.
+func (c *choice[T]) Set(s string) error {
+	if !slices.Contains(c.allowed, T(s)) {
+		return fmt.Errorf("it is one of %s", c.list(", "))
+	}
+	*c.value = T(s)
+	return nil
+}
+
+// String is the chosen word.
+func (c *choice[T]) String() string { return string(*c.value) }
+
+// Type is what help shows as the flag's value.
+func (c *choice[T]) Type() string { return c.list("|") }
+
+func (c *choice[T]) list(separator string) string {
+	words := make([]string, len(c.allowed))
+	for i, w := range c.allowed {
+		words[i] = string(w)
+	}
+	return strings.Join(words, separator)
+}
+
+// choiceFlag adds a choice to a command, with completion of its words.
+func choiceFlag[T ~string](cmd *cobra.Command, c *choice[T], name, short, usage string) {
+	cmd.Flags().VarP(c, name, short, usage)
+	words := strings.Split(c.list("|"), "|")
+	// the only error is a flag that does not exist or completes already
+	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// size is a flag for bytes: 500MB, 20GB (powers of ten), 20GiB (powers of two) or a number of bytes.
+type size int64
+
+// Set reads a size.
+func (s *size) Set(text string) error {
+	parse := units.FromHumanSize
+	if strings.ContainsAny(text, "iI") {
+		parse = units.RAMInBytes // which takes every unit for a power of two
+	}
+	n, err := parse(text)
+	if err != nil || n <= 0 {
+		return fmt.Errorf("it is a size, as 500MB or 20GiB")
+	}
+	*s = size(n)
+	return nil
+}
+
+// String is the size for people.
+func (s *size) String() string { return units.BytesSize(float64(*s)) }
+
+// Type is what help shows as the flag's value.
+func (s *size) Type() string { return "size" }

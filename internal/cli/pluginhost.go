@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"imagebuilder/internal/fault"
+	"imagebuilder/plugin"
+)
+
+// pluginFlag adds --plugin to a command.
+func pluginFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVar(path, "plugin", "", "the plugin's executable `FILE`; by default "+plugin.MainName+" beside image-builder, then on PATH")
+	environment(cmd.Flags(), "plugin", "IMAGE_BUILDER_PLUGIN")
+}
+
+// findPlugins gives the paths of the plugins there are, the best first. explicit, if not empty, is the only one.
+func (a *app) findPlugins(explicit string) ([]string, error) {
+	executable, err := a.Executable()
+	if err != nil {
+		return nil, fault.New(fault.Internal, "find the folder of image-builder: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(executable); err == nil {
+		executable = real // a link to it does not move the plugin that lies beside it
+	}
+	path, _ := a.LookupEnv("PATH")
+	return plugin.Find(filepath.Dir(executable), path, explicit)
+}
+
+// startPlugin starts the plugin that performs an operation. The caller ends it with closePlugin.
+func (a *app) startPlugin(ctx context.Context, explicit, nodeType, operation string) (*plugin.Client, error) {
+	paths, err := a.findPlugins(explicit)
+	if err != nil {
+		return nil, err
+	}
+	return plugin.FindFor(ctx, paths, nodeType, operation, plugin.Options{})
+}
+
+// closePlugin ends a plugin. What it leaves behind is told, but changes nothing about what was done.
+func (a *app) closePlugin(client *plugin.Client) {
+	if err := client.Close(); err != nil {
+		fmt.Fprintf(a.Err, "warning: %s\n", fault.As(err).Message)
+	}
+}
+
+// pluginVersion is the version of the plugin that would be used, and nil when there is none.
+func (a *app) pluginVersion(ctx context.Context, explicit string) *pluginVersion {
+	paths, err := a.findPlugins(explicit)
+	if err != nil && explicit == "" {
+		return nil
+	}
+	if err != nil {
+		return &pluginVersion{Path: explicit, Error: err.Error()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	client, err := plugin.Start(ctx, paths[0], plugin.Options{})
+	if err != nil {
+		return &pluginVersion{Path: paths[0], Error: err.Error()}
+	}
+	defer a.closePlugin(client)
+	d, err := client.Describe(ctx)
+	if err != nil {
+		return &pluginVersion{Path: paths[0], Error: err.Error()}
+	}
+	return &pluginVersion{Path: paths[0], Name: d.Name, Version: d.Version}
+}

@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/spf13/cobra"
+
+	"imagebuilder/internal/buildparams"
+	"imagebuilder/internal/cli/progress"
+	"imagebuilder/plugin"
+)
+
+// Node types and operations of image-builder-plugin.
+const (
+	imageNode  = "imagebuilder.nodes.Image"
+	create     = "create"
+	engineNode = "imagebuilder.nodes.Engine"
+	doctor     = "doctor"
+)
+
+// requestOptions are what build and plan have in common.
+type requestOptions struct {
+	file     string
+	sets     []string
+	output   format
+	progress progress.Mode
+	settings settingsFlags
+}
+
+// add adds the flags to a command.
+func (o *requestOptions) add(cmd *cobra.Command) {
+	setFlag(cmd, &o.sets)
+	outputFlag(cmd, &o.output)
+	o.progress = progress.Auto
+	choiceFlag(cmd, newChoice(&o.progress, progress.Auto, progress.TTY, progress.Plain, progress.JSON), "progress", "",
+		"how progress is shown on standard error; auto is tty on a terminal and plain elsewhere, json is one object per line")
+	environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
+	o.settings.add(cmd)
+}
+
+// request reads and checks the document. Nothing has been started when it fails.
+func (a *app) request(ctx context.Context, o *requestOptions) (plugin.Request, error) {
+	data, err := a.read(ctx, o.file)
+	if err != nil {
+		return plugin.Request{}, err
+	}
+	doc, err := buildparams.DecodeWith(data, o.file, o.sets)
+	if err != nil {
+		return plugin.Request{}, err
+	}
+	inputs, err := buildparams.MarshalWithSecrets(doc)
+	if err != nil {
+		return plugin.Request{}, err
+	}
+	folder, err := folderOf(o.file)
+	if err != nil {
+		return plugin.Request{}, err
+	}
+	settings, err := o.settings.marshal()
+	if err != nil {
+		return plugin.Request{}, err
+	}
+	return plugin.Request{
+		NodeType: imageNode, Operation: create,
+		Inputs: inputs, Settings: settings, WorkDir: folder,
+	}, nil
+}
+
+// marshal is the settings as the plugin takes them.
+func (s *settingsFlags) marshal() (json.RawMessage, error) {
+	settings, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	return marshal(settings)
+}
+
+// display makes the display for progress.
+func (a *app) display(mode progress.Mode) (*progress.Display, error) {
+	term, _ := a.LookupEnv("TERM")
+	d, err := progress.New(a.Err, mode, term)
+	if err != nil {
+		return nil, err
+	}
+	a.jsonErrors = d.Mode() == progress.JSON
+	return d, nil
+}

@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imagebuilder/internal/fault"
+	"imagebuilder/internal/result"
+)
+
+// Engines, as --engine names them.
+const (
+	engineAuto     = "auto"
+	engineBuildKit = "buildkit"
+	engineManaged  = "managed"
+)
+
+// defaultIdle is how long a managed engine is kept: long enough for the next build of someone who edits a
+// Dockerfile, short enough that a machine is its owner's again soon.
+const defaultIdle = 5 * time.Minute
+
+// defaultCacheCap is that of the managed engine itself, in bytes; the host does not link its package.
+const defaultCacheCap size = 10 << 30
+
+// settingsFlags are the flags that say how to build.
+type settingsFlags struct {
+	plugin string // the plugin's executable; "" looks for it
+
+	engine       string
+	buildkitHost string
+	buildkitCA   string
+	buildkitCert string
+	buildkitKey  string
+	stateDir     string
+	cacheDir     string
+	idle         time.Duration
+	cacheCap     size
+	parallel     int
+}
+
+// add adds the flags to a command.
+func (s *settingsFlags) add(cmd *cobra.Command) {
+	s.engine, s.cacheCap = engineAuto, defaultCacheCap
+	flags := cmd.Flags()
+	choiceFlag(cmd, newChoice(&s.engine, engineAuto, engineBuildKit, engineManaged), "engine", "",
+		"what builds: a BuildKit daemon, one that is started on demand, or the first of them that answers")
+	flags.StringVar(&s.buildkitHost, "buildkit-host", "", "`ADDRESS` of a BuildKit daemon, as unix:///run/buildkit/buildkitd.sock or tcp://host:1234")
+	flags.StringVar(&s.buildkitCA, "buildkit-ca", "", "PEM `FILE` with who vouches for a tcp:// daemon")
+	flags.StringVar(&s.buildkitCert, "buildkit-cert", "", "PEM `FILE` with our certificate for it")
+	flags.StringVar(&s.buildkitKey, "buildkit-key", "", "PEM `FILE` with the certificate's key")
+	flags.StringVar(&s.stateDir, "state-dir", "", "`FOLDER` where the managed engine lives")
+	flags.StringVar(&s.cacheDir, "cache-dir", "", "`FOLDER` where mirrors of git repositories live")
+	flags.DurationVar(&s.idle, "engine-idle", defaultIdle, "how long the managed engine is kept after its last build; 0 stops it at once")
+	flags.Var(&s.cacheCap, "engine-cache-cap", "most that the managed engine's build cache may take, as 20GB")
+	flags.IntVar(&s.parallel, "parallel", 0, "variants built at once; 0 leaves it to the plugin")
+	for flag, variable := range map[string]string{
+		"engine":           "IMAGE_BUILDER_ENGINE",
+		"buildkit-host":    "BUILDKIT_HOST",
+		"buildkit-ca":      "IMAGE_BUILDER_BUILDKIT_CA",
+		"buildkit-cert":    "IMAGE_BUILDER_BUILDKIT_CERT",
+		"buildkit-key":     "IMAGE_BUILDER_BUILDKIT_KEY",
+		"state-dir":        "IMAGE_BUILDER_STATE_DIR",
+		"cache-dir":        "IMAGE_BUILDER_CACHE_DIR",
+		"engine-idle":      "IMAGE_BUILDER_ENGINE_IDLE",
+		"engine-cache-cap": "IMAGE_BUILDER_ENGINE_CACHE_CAP",
+		"parallel":         "IMAGE_BUILDER_PARALLEL",
+	} {
+		environment(flags, flag, variable)
+	}
+	pluginFlag(cmd, &s.plugin)
+}
+
+// settings are the settings for the plugin. Paths are made absolute: the plugin may run elsewhere.
+func (s *settingsFlags) settings() (result.Settings, error) {
+	switch {
+	case s.idle < 0:
+		return result.Settings{}, fault.New(fault.Invalid, "--engine-idle %s is negative", s.idle)
+	case s.parallel < 0:
+		return result.Settings{}, fault.New(fault.Invalid, "--parallel %d is negative", s.parallel)
+	}
+	out := result.Settings{
+		Engine:        s.engine,
+		BuildKitHost:  s.buildkitHost,
+		BuildKitCA:    s.buildkitCA,
+		BuildKitCert:  s.buildkitCert,
+		BuildKitKey:   s.buildkitKey,
+		StateDir:      s.stateDir,
+		CacheDir:      s.cacheDir,
+		IdleSeconds:   s.idle.Seconds(),
+		CacheCapBytes: int64(s.cacheCap),
+		Parallel:      s.parallel,
+	}
+	for _, path := range []*string{&out.BuildKitCA, &out.BuildKitCert, &out.BuildKitKey, &out.StateDir, &out.CacheDir} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return result.Settings{}, fault.New(fault.Invalid, "%s: %w", *path, err)
+		}
+		*path = absolute
+	}
+	return out, nil
+}
