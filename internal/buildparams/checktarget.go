@@ -64,7 +64,8 @@ func (c *checker) image(p place, host string) string {
 		c.baseImage(p.member("base"), base)
 	}
 	for _, base := range p.member("bases").members() {
-		if message, _ := imageProblem(base.key()); message != "" {
+		// A name with arguments, as golang:${GO}, is as the Dockerfile writes it: what it means shows there.
+		if message, _ := imageProblem(base.key()); message != "" && !strings.Contains(base.key(), "$") {
 			c.wrong(base, "the name that is replaced "+message, "it is the base as the Dockerfile names it, as in golang:1.13")
 		}
 		if s, ok := base.text(); ok {

@@ -65,7 +65,7 @@ func (s *buildKitSession) Build(ctx context.Context, v Variant, emit event.Sink)
 
 func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink) (*Image, error) {
 	start := time.Now()
-	record := newRecorder(v.Name, s.logs, emit)
+	record := newRecorder(group(v), s.logs, emit)
 	status := make(chan *bk.SolveStatus)
 	drained := make(chan struct{})
 	go func() {
@@ -87,6 +87,14 @@ func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink)
 	}
 	push := record.pushTime()
 	return &Image{Digest: dgst, Sources: record.sources(), Build: time.Since(start) - push, Push: push}, nil
+}
+
+// group is what the variant's steps are shown under: its name without the registry, which all have in common.
+func group(v Variant) string {
+	if _, name, ok := strings.Cut(v.Name, "/"); ok {
+		return name
+	}
+	return v.Name
 }
 
 // options turn a variant into BuildKit's terms.

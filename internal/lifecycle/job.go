@@ -62,17 +62,16 @@ func newJob(doc *buildparams.Document, settings result.Settings, workDir string,
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "image-builder-*")
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, "make a temporary folder: %w", err)
-	}
-	j := &job{doc: doc, secrets: secrets, settings: settings, workDir: workDir, emit: emit, now: now, dir: dir, registry: client}
+	j := &job{doc: doc, secrets: secrets, settings: settings, workDir: workDir, emit: emit, now: now, registry: client}
 	for i := range doc.Target.Images {
 		v, err := j.newVariant(i)
 		if err != nil {
 			return nil, err
 		}
 		j.variants = append(j.variants, v)
+	}
+	if j.dir, err = os.MkdirTemp("", "image-builder-*"); err != nil {
+		return nil, fault.New(fault.Unavailable, "make a temporary folder: %w", err)
 	}
 	return j, nil
 }
