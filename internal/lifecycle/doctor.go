@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -73,7 +74,7 @@ func reportManaged(ctx context.Context, s result.Settings) (result.EngineReport,
 	report := result.EngineReport{Name: engineManaged}
 	eng, err := openManaged(ctx, s, event.Discard)
 	if err != nil {
-		if ctx.Err() != nil && context.Cause(ctx) != context.DeadlineExceeded {
+		if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			return report, err
 		}
 		f := fault.As(err)

@@ -11,10 +11,8 @@ import (
 	"imagebuilder/internal/fault"
 )
 
-// minShort is the least length of a short commit id: git's own default. With fewer digits even
-// small repositories have two commits that match, if not today then tomorrow.
-const minShort = 7
-
+// hexID matches a full or a short commit id. Seven digits are git's own default for a short one: with fewer,
+// even small repositories have two commits that match, if not today then tomorrow.
 var hexID = regexp.MustCompile(`^[0-9a-fA-F]{7,40}$`)
 
 // references are a repository's names for commits.

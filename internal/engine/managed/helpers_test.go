@@ -84,10 +84,13 @@ func requireGone(t *testing.T, stateDir string) {
 		_, err := os.Stat(filepath.Join(stateDir, "daemon.json"))
 		return os.IsNotExist(err) && len(processes(stateDir)) == 0
 	})
-	require.NoDirExists(t, filepath.Join(stateDir, "run"))
 	sum := sha256.Sum256([]byte(stateDir))
-	for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} { // version 2, and the hierarchies of version 1
-		left, err := filepath.Glob(filepath.Join(top, "image-builder-"+hex.EncodeToString(sum[:6])))
+	hash := hex.EncodeToString(sum[:6])
+	for _, pattern := range []string{
+		filepath.Join(stateDir, "run-*"), "/tmp/image-builder-*-" + hash + "-*", // sockets
+		"/sys/fs/cgroup/image-builder-" + hash, "/sys/fs/cgroup/*/image-builder-" + hash, // version 2, hierarchies of version 1
+	} {
+		left, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		require.Empty(t, left)
 	}

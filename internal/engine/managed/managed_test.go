@@ -182,6 +182,19 @@ func TestKilledUserIsForgotten(t *testing.T) {
 	requireGone(t, cfg.StateDir)
 }
 
+func TestStateFolderRemoved(t *testing.T) {
+	t.Parallel()
+	cfg, dir := newConfig(t), program(t)
+	acquire(t, cfg).Release()
+	old := status(t, cfg).PID
+	removeState(t, cfg.StateDir)
+	lease := acquire(t, cfg)
+	eventually(t, "the old daemon is gone", func() bool { return syscall.Kill(old, 0) != nil })
+	out, err := run(t.Context(), lease.Address, dir, "print", "new")
+	require.NoError(t, err)
+	require.Equal(t, "new", out)
+}
+
 func TestSideBySide(t *testing.T) {
 	t.Parallel()
 	dir := program(t)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/user"
@@ -14,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"imagebuilder/internal/fault"
@@ -25,6 +25,8 @@ const (
 	maxSocketPath = 107
 	// longestSocket is the longest name that is made below the run folder.
 	longestSocket = "rootlesskit/api.sock"
+	// runSuffix is how many characters tell one run folder from the next.
+	runSuffix = 8
 	// minFree is where the cache gives way to a disk that is nearly full, in bytes.
 	minFree = 1 << 30
 	// systemPath is where Debian keeps runc, which a user's PATH leaves out.
@@ -42,7 +44,7 @@ type plan struct {
 
 // newPlan looks for the programs and says what is missing.
 func newPlan(cfg Config) (plan, error) {
-	p := plan{Config: cfg, RunDir: cfg.runDir(), Buildkitd: cfg.find("buildkitd")}
+	p := plan{Config: cfg, RunDir: cfg.newRunDir(), Buildkitd: cfg.find("buildkitd")}
 	missing := problems(cfg)
 	if *cfg.Rootless {
 		p.Rootlesskit = cfg.find("rootlesskit")
@@ -150,14 +152,20 @@ func (c Config) find(name string) string {
 	return ""
 }
 
-// runDir is inside the state folder, or, where a socket's path would be too long, in the system's
-// temporary folder.
-func (c Config) runDir() string {
-	dir := filepath.Join(c.StateDir, "run")
-	if len(filepath.Join(dir, longestSocket)) <= maxSocketPath {
-		return dir
+// runDirs is the beginning of the run folders' paths: inside the state folder, or, where a socket's
+// path would be too long, in the system's temporary folder.
+func (c Config) runDirs() string {
+	dirs := filepath.Join(c.StateDir, "run-")
+	if len(dirs)+runSuffix+1+len(longestSocket) <= maxSocketPath {
+		return dirs
 	}
-	return filepath.Join("/tmp", "image-builder-"+strconv.Itoa(os.Getuid())+"-"+c.hash())
+	return filepath.Join("/tmp", "image-builder-"+strconv.Itoa(os.Getuid())+"-"+c.hash()+"-")
+}
+
+// newRunDir is a new one for each daemon: one that ends removes its socket, which must not be
+// another's by then.
+func (c Config) newRunDir() string {
+	return fmt.Sprintf("%s%0*x", c.runDirs(), runSuffix, rand.Uint32())
 }
 
 // hash tells state folders apart where names are short.
@@ -171,23 +179,20 @@ func (c Config) cgroup() string { return "image-builder-" + c.hash() }
 
 func (p plan) socket() string { return filepath.Join(p.RunDir, "buildkitd.sock") }
 
-// makeRunDir makes an empty run folder that only we can enter. A temporary folder is open to
-// everybody: a folder there that is somebody else's is refused.
+// makeRunDir makes the run folder, which only we can enter, and removes those that killed
+// supervisors have left. In a temporary folder, which is open to everybody, one that exists is an error.
 func (p plan) makeRunDir() error {
-	if err := os.RemoveAll(p.RunDir); err != nil {
-		return err
-	}
-	if err := os.Mkdir(p.RunDir, 0o700); err != nil {
-		return err
-	}
-	info, err := os.Lstat(p.RunDir)
+	parent, prefix := filepath.Split(p.runDirs())
+	old, err := os.ReadDir(parent)
 	if err != nil {
 		return err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s is not ours", p.RunDir)
+	for _, entry := range old {
+		if strings.HasPrefix(entry.Name(), prefix) {
+			_ = os.RemoveAll(filepath.Join(parent, entry.Name()))
+		}
 	}
-	return nil
+	return os.Mkdir(p.RunDir, 0o700)
 }
 
 // environment is what the daemon sees of a user's environment: where programs and proxies are, and

@@ -83,12 +83,12 @@ func supervise(ctx context.Context, stateDir string) error {
 	if err := p.waitForCache(ctx); err != nil {
 		return err
 	}
-	defer p.tidy()
+	defer p.tidy(own)
 	daemon, err := p.start()
 	if err != nil {
 		return err
 	}
-	s := supervisor{plan: p, users: users, daemon: daemon}
+	s := supervisor{plan: p, own: own, users: users, daemon: daemon}
 	return s.watch(ctx)
 }
 
@@ -198,19 +198,33 @@ func contain(runDir string, argv []string) error {
 	return nil
 }
 
-// tidy removes what a daemon that has ended leaves behind.
-func (p plan) tidy() {
-	_ = os.Remove(p.daemonFile())
+// tidy removes what a daemon that has ended leaves behind. Where somebody has removed the state
+// folder meanwhile, the one that is there now belongs to another daemon.
+func (p plan) tidy(own *os.File) {
 	_ = os.RemoveAll(p.RunDir)
+	if isAt(own, p.supervisorLock()) {
+		_ = os.Remove(p.daemonFile())
+	}
 	if !*p.Rootless {
 		removeCgroups(p.cgroup())
 	}
 }
 
+// isAt tells whether an open file is still the one at a path.
+func isAt(f *os.File, path string) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(opened, there)
+}
+
 // supervisor watches over one daemon.
 type supervisor struct {
 	plan
-	users  *os.File
+	own    *os.File // supervisor.lock
+	users  *os.File // users.lock
 	daemon *exec.Cmd
 }
 
@@ -232,6 +246,9 @@ func (s supervisor) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return s.stop(ended, "we were told to")
 		case <-tick.C:
+		}
+		if !isAt(s.own, s.supervisorLock()) {
+			return s.stop(ended, "its state folder is gone")
 		}
 		s.cutLog()
 		alone, err := tryLock(s.users, syscall.LOCK_EX)

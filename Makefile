@@ -1,0 +1,63 @@
+# Everything that is done with these sources. `make` alone prints what there is.
+
+# One set of flags for all of it, and for the tools in scripts/tools: what the Go command has
+# compiled once is never compiled again.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -buildvcs=false
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# What runs on the user's own machine, which may have no Linux: it must compile there too.
+HOSTS := ./cmd/image-builder ./plugin/...
+GENERATED := plugin/internal/pluginpb/*.pb.go
+TESTFLAGS :=
+FUZZTIME := 5s
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: setup build ## the main job, end to end: a sample repository, two variants, seven platforms
+	go build -o .work/demo ./internal/demo
+	.work/demo
+
+.PHONY: build
+build: ## the executables, into bin/
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: setup
+setup: ## what builds need on this machine: Debian's runc and git, BuildKit's daemon into bin/
+	scripts/setup.sh packages
+	scripts/setup.sh engine
+
+.PHONY: test
+test: setup build ## every test, and each fuzz target for FUZZTIME (5s)
+	scripts/setup.sh packages iproute2 git-lfs
+	scripts/bases.sh .work/bases
+	go test -timeout 15m $(TESTFLAGS) ./...
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for five minutes
+	scripts/fuzz.sh 5m
+
+.PHONY: verify
+verify: ## formatting, vet, linters, generated code, scripts
+	scripts/setup.sh packages shellcheck
+	scripts/setup.sh lint
+	@files=$$(gofmt -l cmd internal plugin schemas scripts); [ -z "$$files" ] || { echo "not formatted:"; echo "$$files"; exit 1; }
+	go vet ./...
+	GOOS=darwin go build $(HOSTS)
+	GOOS=windows go build $(HOSTS)
+	.work/tools/golangci-lint run --allow-serial-runners
+	@was=$$(cat $(GENERATED) | sha256sum); scripts/generate.sh && [ "$$was" = "$$(cat $(GENERATED) | sha256sum)" ] || \
+	  { echo "generated code was stale, and is fresh now: commit $(GENERATED)"; exit 1; }
+	shellcheck scripts/*.sh .ci/run
+
+.PHONY: clean
+clean: ## remove bin/ and .work/; an engine that runs there ends by itself
+	@# a rootless engine's files belong to ids that only a user namespace may touch
+	rm -rf .work 2>/dev/null || bin/rootlesskit rm -rf .work
+	rm -rf bin
