@@ -34,6 +34,7 @@ type BuildKit struct {
 	workers []*bk.WorkerInfo
 	client  *bk.Client
 	release func()
+	export  func(Variant) bk.ExportEntry // how an image leaves the daemon, unless as a layout
 }
 
 // TLS holds the PEM files for a tcp:// daemon; all empty means no TLS.
@@ -50,13 +51,8 @@ func Dial(ctx context.Context, name, address string, tls TLS, release func()) (*
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "buildkit address %s: %w", address, err)
 	}
-	ask, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	workers, err := client.ListWorkers(ask)
-	if err == nil && len(workers) == 0 {
-		err = errors.New("it has no workers")
-	}
-	if err != nil {
+	b := &BuildKit{name: name, address: address, client: client, release: release, export: pushByDigest}
+	if err := b.ask(ctx); err != nil {
 		_ = client.Close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -64,7 +60,19 @@ func Dial(ctx context.Context, name, address string, tls TLS, release func()) (*
 		return nil, fault.New(fault.Unavailable, "buildkit at %s does not answer: %w", address, err).
 			WithHint("is buildkitd running there, and does this address reach it?")
 	}
-	return &BuildKit{name: name, address: address, workers: workers, client: client, release: release}, nil
+	return b, nil
+}
+
+// ask waits until the daemon says which workers it has.
+func (b *BuildKit) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	workers, err := b.client.ListWorkers(ctx)
+	if err == nil && len(workers) == 0 {
+		err = errors.New("it has no workers")
+	}
+	b.workers = workers
+	return err
 }
 
 // dialOptions make a tcp connection notice that its link was cut: BuildKit's own client would wait forever.
@@ -154,7 +162,7 @@ func (b *BuildKit) attachables(src Source) []session.Attachable {
 	return []session.Attachable{
 		filesync.NewFSSyncProvider(filesync.StaticDirSource(map[string]fsutil.FS{
 			"context":    src.Context,
-			"dockerfile": dockerfileFS(src.Dockerfile),
+			"dockerfile": dockerfileFS(src),
 		})),
 		secretsprovider.FromMap(src.Secrets),
 		&credentialServer{lookup: src.Credentials},

@@ -44,7 +44,9 @@ type Source struct {
 	// takes files of equal size and time from the other (moby/buildkit v0.33.1, found by running it).
 	ContextKey string
 	Dockerfile []byte
-	Secrets    map[string][]byte // id → value, for RUN --mount=type=secret
+	// Dockerignore is the ignore file that goes before the context's own .dockerignore; nil if there is none.
+	Dockerignore []byte
+	Secrets      map[string][]byte // id → value, for RUN --mount=type=secret
 	// Credentials gives user name and password for a registry host; both are empty when there are none.
 	Credentials func(ctx context.Context, host string) (username, password string, err error)
 }

@@ -111,9 +111,9 @@ func TestSharedOutputIsToldOnce(t *testing.T) {
 	require.Equal(t, []string{"one", "one", "two"}, b.tails["sha256:v"].lines(), "each variant can still end its own error with them")
 }
 
-func TestDockerfileTimesFollowContent(t *testing.T) {
+func TestTimesFollowContent(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, dockerfileTime([]byte("FROM a\n")), dockerfileTime([]byte("FROM a\n")))
-	require.NotEqual(t, dockerfileTime([]byte("FROM a\n")), dockerfileTime([]byte("FROM b\n")))
-	require.Positive(t, dockerfileTime(nil))
+	require.Equal(t, contentTime([]byte("FROM a\n")), contentTime([]byte("FROM a\n")))
+	require.NotEqual(t, contentTime([]byte("FROM a\n")), contentTime([]byte("FROM b\n")))
+	require.Positive(t, contentTime(nil))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -103,10 +104,7 @@ func (s *buildKitSession) options(v Variant) bk.SolveOpt {
 		FrontendAttrs:         frontendAttrs(v),
 		SharedSession:         s.shared,
 		SessionPreInitialized: true,
-		Exports: []bk.ExportEntry{{Type: bk.ExporterImage, Attrs: map[string]string{
-			"name": v.Repository, "push": "true", "push-by-digest": "true",
-			"registry.insecure": strconv.FormatBool(v.Insecure), "oci-mediatypes": "true",
-		}}},
+		Exports:               []bk.ExportEntry{s.engine.export(v)},
 	}
 	if v.Layout != "" {
 		// An exporter's store belongs to a session, so each layout has one of its own. The shared key
@@ -118,6 +116,14 @@ func (s *buildKitSession) options(v Variant) bk.SolveOpt {
 		}}}
 	}
 	return opt
+}
+
+// pushByDigest has the daemon push an image without a tag.
+func pushByDigest(v Variant) bk.ExportEntry {
+	return bk.ExportEntry{Type: bk.ExporterImage, Attrs: map[string]string{
+		"name": v.Repository, "push": "true", "push-by-digest": "true",
+		"registry.insecure": strconv.FormatBool(v.Insecure), "oci-mediatypes": "true",
+	}}
 }
 
 func frontendAttrs(v Variant) map[string]string {
@@ -155,16 +161,36 @@ func FormatPlatforms(ps []ocispecs.Platform) string {
 	return strings.Join(names, ",")
 }
 
-// dockerfileFS is a folder with just the Dockerfile.
-func dockerfileFS(data []byte) fsutil.FS {
-	fs := staticfs.NewFS()
-	fs.Add(dockerfileName, &fstypes.Stat{Mode: 0o644, ModTime: dockerfileTime(data)}, data)
-	return fs
+// dockerfileFS is a folder with the Dockerfile and, if it has one of its own, its ignore file.
+func dockerfileFS(src Source) fsutil.FS {
+	files := exactFS{staticfs.NewFS()}
+	add := func(name string, data []byte) {
+		files.Add(name, &fstypes.Stat{Mode: 0o644, ModTime: contentTime(data)}, data)
+	}
+	add(dockerfileName, src.Dockerfile)
+	if src.Dockerignore != nil {
+		add(dockerfileName+".dockerignore", src.Dockerignore)
+	}
+	return files
 }
 
-// dockerfileTime makes a time (Unix, nanoseconds) of content, because BuildKit takes a file of equal name,
+// exactFS walks to the file that is asked for only: staticfs also visits those whose names begin like it.
+type exactFS struct{ *staticfs.FS }
+
+// Walk visits the files at and below target.
+func (e exactFS) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+	target = strings.Trim(target, "/")
+	return e.FS.Walk(ctx, target, func(name string, entry fs.DirEntry, err error) error {
+		if target != "" && name != target && !strings.HasPrefix(name, target+"/") {
+			return nil
+		}
+		return fn(name, entry, err)
+	})
+}
+
+// contentTime makes a time (Unix, nanoseconds) of content, because BuildKit takes a file of equal name,
 // size and time for the one that it has.
-func dockerfileTime(data []byte) int64 {
+func contentTime(data []byte) int64 {
 	sum := sha256.Sum256(data)
 	const year2000, century = 946684800e9, 3155760000e9 // nanoseconds
 	return year2000 + int64(binary.BigEndian.Uint64(sum[:8])%century)

@@ -40,7 +40,7 @@ func (j *job) create(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	session, err := eng.Open(ctx, engine.Source{
-		Context: j.tree.Context, ContextKey: j.tree.ContextKey, Dockerfile: j.tree.Dockerfile,
+		Context: j.tree.Context, ContextKey: j.tree.ContextKey, Dockerfile: j.tree.Dockerfile, Dockerignore: j.tree.Dockerignore,
 		Secrets: j.secrets.Secrets, Credentials: j.registry.Credentials,
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,42 @@ func TestDockerfileWithLocalContext(t *testing.T) {
 	kept, err := os.ReadFile(filepath.Join(dir, "context/Dockerfile"))
 	require.NoError(t, err)
 	require.Equal(t, "FROM nothing-like-this\n", string(kept), "the user's folder is left alone")
+}
+
+// TestIgnoreFiles: a Dockerfile's own ignore file goes before the context's, wherever the Dockerfile is.
+func TestIgnoreFiles(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, testbed.RegistryOptions{})
+	b.pushBases(t)
+	dockerfile := "FROM busybox\nCOPY . /all/\n"
+	tests := []struct {
+		name, dockerfile string
+		ignores          map[string]string
+		gone             string
+	}{
+		{"contexts", "Dockerfile", map[string]string{".dockerignore": "a\n"}, "a"},
+		{"own", "Dockerfile", map[string]string{".dockerignore": "a\n", "Dockerfile.dockerignore": "b\n"}, "b"},
+		{"elsewhere", "docker/web.Dockerfile", map[string]string{".dockerignore": "a\n", "docker/web.Dockerfile.dockerignore": "c\n"}, "c"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			files := map[string]string{tt.dockerfile: dockerfile, "a": "a", "b": "b", "c": "c"}
+			maps.Copy(files, tt.ignores)
+			url, _ := b.repository(t, "ignore-"+tt.name+".git", files)
+			_, _, err := b.create(t, t.Context(), fmt.Sprintf(`{"source":{"git_repo":{"url":%q,"dockerfile":%q}},"target":{"registry":{"url":"@REG"},
+				"images":[{"image":"ignore","tag":%q,"base":"@REG/base/busybox:1"}]}}`, url, tt.dockerfile, tt.name))
+			require.NoError(t, err)
+			built := contents(t, b.pull(t, "@REG/ignore:"+tt.name, "linux", "amd64"))
+			for _, name := range []string{"a", "b", "c"} {
+				if name == tt.gone {
+					require.NotContains(t, built, "all/"+name)
+				} else {
+					require.Contains(t, built, "all/"+name)
+				}
+			}
+		})
+	}
 }
 
 // TestEqualSizeAndTimeAreNotEqualBytes is for the trap of BuildKit's shared keys: two sources, one after the other,

@@ -33,7 +33,7 @@ type checkoutRequest struct {
 // wants tells whether a path of the repository is needed: what is in the context, the Dockerfile, and
 // what leads to them.
 func (r *checkoutRequest) wants(p string) bool {
-	return within(r.context, p) || within(p, r.context) || r.dockerfile != "" && within(p, r.dockerfile)
+	return within(r.context, p) || within(p, r.context) || r.dockerfile != "" && (within(p, r.dockerfile) || within(p, ignoreFile(r.dockerfile)))
 }
 
 // within tells whether p is dir or below it.
@@ -158,6 +158,25 @@ func (c *checkedOut) readFile(name string) ([]byte, error) {
 		return nil, fault.New(fault.Invalid, "Dockerfile %s is larger than %d bytes", name, maxDockerfile)
 	}
 	return data, nil
+}
+
+// ignoreFile is the ignore file that belongs to a Dockerfile alone and goes before the context's .dockerignore.
+func ignoreFile(dockerfile string) string { return dockerfile + ".dockerignore" }
+
+// readIgnoreFile reads the Dockerfile's own ignore file, nil if there is none. It is no link, for what a link
+// leads to was not checked.
+func (c *checkedOut) readIgnoreFile(dockerfile string) ([]byte, error) {
+	name := ignoreFile(dockerfile)
+	info, err := os.Lstat(filepath.Join(c.dir, filepath.FromSlash(name)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, fault.New(fault.Internal, "read %s: %w", name, err)
+	case !info.Mode().IsRegular():
+		return nil, fault.New(fault.Invalid, "%s is not a regular file", name)
+	}
+	return c.readFile(name)
 }
 
 // check makes sure that context and Dockerfile are there, and reached without symlinks.

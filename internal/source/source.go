@@ -64,6 +64,9 @@ type Tree struct {
 	ContextKey string
 	// Dockerfile is the Dockerfile's content.
 	Dockerfile []byte
+	// Dockerignore is the Dockerfile's own ignore file (NAME.dockerignore), nil if it has none. It goes before the
+	// context's .dockerignore.
+	Dockerignore []byte
 	// DockerfileName is what the user calls it, for error messages: a path in the repository or a URL.
 	DockerfileName string
 	// URL is the repository's, or else the Dockerfile's, without credentials and query.
@@ -151,6 +154,9 @@ func (j *job) fromRepository(ctx context.Context, repo buildparams.GitRepo, pass
 		return err
 	}
 	if j.tree.Dockerfile, err = out.readFile(dockerfile); err != nil {
+		return err
+	}
+	if j.tree.Dockerignore, err = out.readIgnoreFile(dockerfile); err != nil {
 		return err
 	}
 	fsys, err := j.openContext(out.dir, workdir)
