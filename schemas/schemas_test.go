@@ -59,7 +59,7 @@ func (s schema) requireMatches(t *testing.T, part schema, typ reflect.Type, at s
 		require.Equal(t, "string", part["type"], at)
 	case typ.Kind() == reflect.Bool:
 		require.Equal(t, "boolean", part["type"], at)
-	case typ.Kind() == reflect.Int64:
+	case typ.Kind() == reflect.Int64 || typ.Kind() == reflect.Int:
 		require.Equal(t, "integer", part["type"], at)
 	case typ.Kind() == reflect.Float64:
 		require.Equal(t, "number", part["type"], at)

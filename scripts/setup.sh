@@ -4,6 +4,8 @@
 #   setup.sh engine              bin/buildkitd, bin/buildctl and bin/rootlesskit, from the module in scripts/tools
 #   setup.sh packages [NAME…]    Debian packages: runc and git, uidmap for users other than root, and NAME…;
 #                                as root or through sudo it installs what is missing, otherwise it names it
+#   setup.sh emulation           qemu-user-static, registered so that a RUN can be carried out for foreign platforms;
+#                                needs bin/image-builder, and root or sudo
 #   setup.sh lint                golangci-lint, into .work/tools
 #
 # No foreign architecture is added, and no package list or daemon configuration is changed.
@@ -40,11 +42,20 @@ lint() {
   done_with .work/lint.stamp "$lint_version"
 }
 
+# Without root or sudo, image-builder says what to do, and that nothing is to be done where all is there.
+emulation() {
+  local root=()
+  packages qemu-user-static
+  if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then root=(sudo -n); fi
+  "${root[@]}" bin/image-builder doctor --fix --output table >/dev/null
+}
+
 # program PACKAGE prints what a package is known by.
 program() {
   case $1 in
   uidmap) echo newuidmap ;;
   iproute2) echo ip ;;
+  qemu-user-static) echo qemu-s390x-static ;;
   *) echo "$1" ;;
   esac
 }
@@ -73,7 +84,7 @@ packages() {
 }
 
 case ${1-} in
-engine | lint | packages) "$@" ;;
+engine | emulation | lint | packages) "$@" ;;
 *)
   sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2
   exit 2

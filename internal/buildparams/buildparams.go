@@ -86,7 +86,32 @@ type Options struct {
 	Secrets   map[string]secret.Value `json:"secrets,omitempty"` // id → value, for RUN --mount=type=secret
 	NoCache   bool                    `json:"no_cache,omitempty"`
 	Timeout   Duration                `json:"timeout,omitempty"` // of the whole request; 0 is none
+
+	Compression      string `json:"compression,omitempty"`       // gzip or zstd; default gzip
+	CompressionLevel int    `json:"compression_level,omitempty"` // 0 leaves it to the engine
+	SourceDateEpoch  Epoch  `json:"source_date_epoch,omitempty"`
+	Cache            *Cache `json:"cache,omitempty"`
 }
+
+// Cache is a build cache in a registry.
+type Cache struct {
+	Mode  string `json:"mode"`            // CacheRegistry, CacheInline or CacheOff
+	Ref   string `json:"ref,omitempty"`   // repository; default that of the image
+	Scope string `json:"scope,omitempty"` // default the version of the source
+}
+
+// Modes of a cache.
+const (
+	CacheRegistry = "registry"
+	CacheInline   = "inline"
+	CacheOff      = "off"
+)
+
+// Epoch is a time as SOURCE_DATE_EPOCH stands for, or "commit"; "" is none.
+type Epoch string
+
+// EpochCommit takes the time of the source's commit.
+const EpochCommit Epoch = "commit"
 
 // Duration is a time.Duration that stands in documents as Go writes it, as in "90s" or "1h30m".
 type Duration time.Duration

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +35,15 @@ func (p place) text() (string, bool) {
 		return "", false
 	}
 	return p.n.text, true
+}
+
+// integer is the value if it is a whole number.
+func (p place) integer() (int, bool) {
+	if p.n == nil || p.n.kind != number {
+		return 0, false
+	}
+	n, err := strconv.Atoi(p.n.text)
+	return n, err == nil
 }
 
 // members are the values of a map.
@@ -93,6 +103,16 @@ func (c *checker) options(p place) {
 			c.wrong(s, "is not an id that a Dockerfile can ask for", "use letters, digits and . _ / : @ -")
 		}
 		c.reference(s)
+	}
+	c.cache(p.member("cache"))
+	if level, ok := p.member("compression_level").integer(); ok && level > maxGzipLevel && compressionOf(p) == "gzip" {
+		c.wrong(p.member("compression_level"), "is more than gzip has", "1 to 9, or choose compression zstd")
+	}
+	epoch := p.member("source_date_epoch")
+	if s, ok := epoch.text(); ok && Epoch(s) != EpochCommit {
+		if _, err := Epoch(s).Time(); err != nil {
+			c.wrong(epoch, "is not a time", `write seconds since 1970, a time as in "2026-01-31T12:00:00Z", or "commit"`)
+		}
 	}
 	timeout := p.member("timeout")
 	if s, ok := timeout.text(); ok {

@@ -132,6 +132,16 @@ func engine(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("BUILDKIT_HOST", address)
 }
 
+// node sets NODE to a second BuildKit daemon.
+func node(ts *testscript.TestScript, _ bool, _ []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	address, release, err := testbed.StartNode(ctx)
+	ts.Check(err)
+	ts.Defer(release)
+	ts.Setenv("NODE", address)
+}
+
 // expand FILE... replaces $NAME in files by the script's variables.
 func expand(ts *testscript.TestScript, _ bool, args []string) {
 	for _, file := range args {

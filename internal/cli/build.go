@@ -31,6 +31,7 @@ func (a *app) buildCommand() *cobra.Command {
 		Short: "Build the images of a document, push them and check what the registry serves",
 		Long: `Build the images that a build_params document describes, push them, and ask the registry for each of them:
 only when it serves what was built is the build a success. A tag is moved only when its image is complete.
+An image whose inputs are all those of the one that its tag names already is not built again: it is unchanged.
 
 FILE is JSON or YAML; - is standard input. Relative paths in it are relative to the folder it stands in.
 The result goes to standard output: digests, sizes, platforms, bases and the source's commit. When some of
@@ -39,6 +40,7 @@ the images fail, it says which, and the exit code tells why.`,
   image-builder build build.yaml --set target.images[0].tag=v2 --result-file result.json
   image-builder build build.yaml --engine managed --engine-idle 1h
   image-builder build build.yaml --buildkit-host tcp://builder:1234 --buildkit-ca ca.pem
+  image-builder build build.yaml --node linux/arm64,linux/arm/v7=tcp://builder-arm:1234 --node-ca ca.pem
   image-builder convert build.yaml | image-builder build - --output table`,
 		Args:              arguments(1, 1, "one document"),
 		ValidArgsFunction: documents,
@@ -51,6 +53,7 @@ the images fail, it says which, and the exit code tells why.`,
 		},
 	}
 	o.add(cmd)
+	cmd.Flags().BoolVar(&o.settings.force, "force", false, "build also what has not changed since the image that the tag names was built")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would be built, as plan does, and build nothing")
 	cmd.Flags().StringVar(&o.resultFile, "result-file", "", "also write the result, as JSON, to this `FILE`, whether or not all images could be built")
 	return cmd
@@ -131,8 +134,12 @@ func (a *app) summary(raw json.RawMessage, took time.Duration) {
 	for _, image := range r.Images {
 		if image.Error == nil {
 			done++
-			fmt.Fprintf(a.Err, "pushed %s (%s, %s) %s\n",
-				image.Ref, plural(len(image.Platforms), "platform"), humanSize(totalSize(image)), image.Digest)
+			did := "pushed"
+			if image.Unchanged {
+				did = "unchanged"
+			}
+			fmt.Fprintf(a.Err, "%s %s (%s, %s) %s\n",
+				did, image.Ref, plural(len(image.Platforms), "platform"), humanSize(totalSize(image)), image.Digest)
 		}
 	}
 	count := plural(len(r.Images), "image")

@@ -142,7 +142,7 @@ wrong, 3 cancelled, 4 denied, 75 something did not answer (try again).`,
 	root.SetHelpCommand(a.helpCommand())
 	root.AddCommand(
 		a.buildCommand(), a.planCommand(), a.validateCommand(), a.convertCommand(),
-		a.exampleCommand(), a.doctorCommand(), a.versionCommand(),
+		a.exampleCommand(), a.cacheCommand(), a.doctorCommand(), a.versionCommand(),
 	)
 	a.completionCommand(root)
 	return root
@@ -159,8 +159,12 @@ func (a *app) completionCommand(root *cobra.Command) {
 	}
 }
 
-// begin runs before every verb: flags that were not given take their value from the environment.
+// begin runs before every verb: flags that were not given take their value from the environment, and from the
+// configuration file where that says nothing.
 func (a *app) begin(cmd *cobra.Command, _ []string) error {
+	if err := a.fromConfig(cmd.Flags()); err != nil {
+		return err
+	}
 	if err := a.fromEnvironment(cmd.Flags()); err != nil {
 		return err
 	}

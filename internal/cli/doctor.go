@@ -14,6 +14,7 @@ import (
 
 // doctorOptions are the options of doctor.
 type doctorOptions struct {
+	fix      bool
 	output   format
 	settings settingsFlags
 }
@@ -26,14 +27,20 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: `Say what this machine can do: which engines there are, in which version, for which platforms (natively or by
 emulation), what is missing and the command that mends it. Nothing is changed.
 
+With --fix it sets emulation up first, so that a RUN can be carried out for foreign platforms: it mounts binfmt_misc
+where that is missing and registers the emulators of the package qemu-user-static that are not registered. Only root
+may. It installs no package and removes nothing.
+
 The exit code is 0 when images can be built here, and 1 otherwise.`,
 		Example: `  image-builder doctor
+  sudo image-builder doctor --fix
   image-builder doctor --buildkit-host tcp://builder:1234 --output json`,
 		Args:              arguments(0, 0, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return a.runDoctor(cmd.Context(), o) },
 	}
 	outputFlag(cmd, &o.output)
+	cmd.Flags().BoolVar(&o.fix, "fix", false, "set emulation of foreign platforms up on this machine first; only root may")
 	o.settings.add(cmd)
 	return cmd
 }
@@ -48,9 +55,11 @@ func (a *app) runDoctor(ctx context.Context, o *doctorOptions) error {
 		return err
 	}
 	defer a.closePlugin(client)
-	raw, err := client.Execute(ctx, plugin.Request{
-		NodeType: engineNode, Operation: doctor, Inputs: json.RawMessage(`{}`), Settings: settings,
-	}, event.Discard)
+	inputs := json.RawMessage(`{}`)
+	if o.fix {
+		inputs = json.RawMessage(`{"fix":true}`)
+	}
+	raw, err := client.Execute(ctx, plugin.Request{NodeType: engineNode, Operation: doctor, Inputs: inputs, Settings: settings}, event.Discard)
 	if err != nil {
 		return err
 	}

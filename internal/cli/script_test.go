@@ -58,6 +58,7 @@ func TestScripts(t *testing.T) {
 			"sample":    sample,
 			"files":     files,
 			"engine":    engine,
+			"node":      node,
 			"served":    served,
 			"untagged":  untagged,
 		},

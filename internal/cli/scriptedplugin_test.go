@@ -56,7 +56,7 @@ func (scriptedPlugin) Plan(_ context.Context, req plugin.Request) (json.RawMessa
 
 func (scriptedPlugin) Execute(ctx context.Context, req plugin.Request, emit plugin.Sink) (json.RawMessage, error) {
 	if req.Operation == "doctor" {
-		return encode(scriptedDoctor(req)), nil
+		return scriptedDoctor(req)
 	}
 	o := orders(req)
 	began := time.Now()
@@ -128,7 +128,7 @@ func scriptedResult(partial bool) result.Result {
 func scriptedPlan() result.Plan {
 	return result.Plan{
 		Source: result.PlanSource{URL: "https://git.example.com/app.git", Commit: "0123456789012345678901234567890123456789", Dockerfile: "docker/Dockerfile"},
-		Engine: "managed", ContextBytes: 12_345,
+		Engine: "managed",
 		Images: []result.PlanImage{{
 			Ref: "localhost:5000/app:v1", Platforms: []string{"linux/amd64", "linux/arm/v7"}, Push: result.PushAllowed,
 			Bases: []result.PlanBase{
@@ -140,8 +140,8 @@ func scriptedPlan() result.Plan {
 	}
 }
 
-// scriptedDoctor finds an engine unless one at unix:///nowhere is asked for.
-func scriptedDoctor(req plugin.Request) result.Doctor {
+// scriptedDoctor finds an engine unless one at unix:///nowhere is asked for. It may mend unless one at unix:///denied is.
+func scriptedDoctor(req plugin.Request) (json.RawMessage, error) {
 	var settings result.Settings
 	if err := json.Unmarshal(req.Settings, &settings); err != nil {
 		panic(err)
@@ -158,7 +158,17 @@ func scriptedDoctor(req plugin.Request) result.Doctor {
 		Checks:  []result.Check{{Name: "git", OK: true, Detail: "2.39.5"}, {Name: "newuidmap", Detail: "it is missing", Fix: "sudo apt-get install uidmap"}},
 		Managed: result.ManagedReport{Running: true, StateDir: "/var/lib/image-builder", DiskBytes: 1_234_567, CapBytes: 20_000_000_000},
 	}
-	return d
+	var inputs struct{ Fix bool }
+	if err := json.Unmarshal(req.Inputs, &inputs); err != nil {
+		panic(err)
+	}
+	if inputs.Fix && settings.BuildKitHost == "unix:///denied" {
+		return nil, fault.New(fault.Denied, "set up emulation: register qemu-s390x: permission denied").WithHint("sudo image-builder doctor --fix")
+	}
+	if inputs.Fix {
+		d.Checks = append(d.Checks, result.Check{Name: "emulation", OK: true, Detail: "registered just now: qemu-s390x"})
+	}
+	return encode(d), nil
 }
 
 func encode(v any) json.RawMessage {

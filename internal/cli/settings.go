@@ -14,6 +14,7 @@ import (
 const (
 	engineAuto     = "auto"
 	engineBuildKit = "buildkit"
+	engineDocker   = "docker"
 	engineManaged  = "managed"
 )
 
@@ -33,23 +34,28 @@ type settingsFlags struct {
 	buildkitCA   string
 	buildkitCert string
 	buildkitKey  string
+	dockerHost   string
 	stateDir     string
 	cacheDir     string
 	idle         time.Duration
 	cacheCap     size
 	parallel     int
+	force        bool
+	nodes        nodeFlags
+	config       configFlag
 }
 
 // add adds the flags to a command.
 func (s *settingsFlags) add(cmd *cobra.Command) {
 	s.engine, s.cacheCap = engineAuto, defaultCacheCap
 	flags := cmd.Flags()
-	choiceFlag(cmd, newChoice(&s.engine, engineAuto, engineBuildKit, engineManaged), "engine", "",
-		"what builds: a BuildKit daemon, one that is started on demand, or the first of them that answers")
+	choiceFlag(cmd, newChoice(&s.engine, engineAuto, engineBuildKit, engineDocker, engineManaged), "engine", "",
+		"what builds: a BuildKit daemon, a Docker Engine, a daemon that is started on demand, or the first of them that answers")
 	flags.StringVar(&s.buildkitHost, "buildkit-host", "", "`ADDRESS` of a BuildKit daemon, as unix:///run/buildkit/buildkitd.sock or tcp://host:1234")
 	flags.StringVar(&s.buildkitCA, "buildkit-ca", "", "PEM `FILE` with who vouches for a tcp:// daemon")
 	flags.StringVar(&s.buildkitCert, "buildkit-cert", "", "PEM `FILE` with our certificate for it")
 	flags.StringVar(&s.buildkitKey, "buildkit-key", "", "PEM `FILE` with the certificate's key")
+	flags.StringVar(&s.dockerHost, "docker-host", "", "address of a Docker Engine; without it, DOCKER_HOST or the current context of the docker command")
 	flags.StringVar(&s.stateDir, "state-dir", "", "`FOLDER` where the managed engine lives")
 	flags.StringVar(&s.cacheDir, "cache-dir", "", "`FOLDER` where mirrors of git repositories live")
 	flags.DurationVar(&s.idle, "engine-idle", defaultIdle, "how long the managed engine is kept after its last build; 0 stops it at once")
@@ -69,6 +75,8 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	} {
 		environment(flags, flag, variable)
 	}
+	s.nodes.add(flags)
+	s.config.add(flags)
 	pluginFlag(cmd, &s.plugin)
 }
 
@@ -80,17 +88,24 @@ func (s *settingsFlags) settings() (result.Settings, error) {
 	case s.parallel < 0:
 		return result.Settings{}, fault.New(fault.Invalid, "--parallel %d is negative", s.parallel)
 	}
+	nodes, err := s.nodes.settings()
+	if err != nil {
+		return result.Settings{}, err
+	}
 	out := result.Settings{
 		Engine:        s.engine,
 		BuildKitHost:  s.buildkitHost,
 		BuildKitCA:    s.buildkitCA,
 		BuildKitCert:  s.buildkitCert,
 		BuildKitKey:   s.buildkitKey,
+		DockerHost:    s.dockerHost,
 		StateDir:      s.stateDir,
 		CacheDir:      s.cacheDir,
 		IdleSeconds:   s.idle.Seconds(),
 		CacheCapBytes: int64(s.cacheCap),
 		Parallel:      s.parallel,
+		Force:         s.force,
+		Nodes:         nodes,
 	}
 	for _, path := range []*string{&out.BuildKitCA, &out.BuildKitCert, &out.BuildKitKey, &out.StateDir, &out.CacheDir} {
 		if *path == "" {
@@ -102,5 +117,5 @@ func (s *settingsFlags) settings() (result.Settings, error) {
 		}
 		*path = absolute
 	}
-	return out, nil
+	return out, s.config.apply(&out)
 }

@@ -66,9 +66,6 @@ func planTable(w io.Writer, raw json.RawMessage) error {
 	field("source", p.Source.URL)
 	field("commit", p.Source.Commit)
 	field("dockerfile", p.Source.Dockerfile)
-	if p.ContextBytes > 0 {
-		field("context", humanSize(p.ContextBytes))
-	}
 	field("engine", p.Engine)
 	for _, image := range p.Images {
 		fmt.Fprintln(t)
@@ -107,6 +104,11 @@ func doctorTable(w io.Writer, raw json.RawMessage) error {
 	}
 	for _, e := range d.Engines {
 		fmt.Fprintf(w, "%s  %s\n", mark(e.Available), joined(" ", "engine", e.Name, e.Version, e.Address))
+		indented(w, platformLines(e.Platforms)...)
+		indented(w, e.Detail, fix(e.Fix))
+	}
+	for _, e := range d.Nodes {
+		fmt.Fprintf(w, "%s  %s\n", mark(e.Available), joined(" ", "node for", e.Name, e.Version, e.Address))
 		indented(w, platformLines(e.Platforms)...)
 		indented(w, e.Detail, fix(e.Fix))
 	}

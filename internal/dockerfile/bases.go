@@ -43,6 +43,7 @@ type Base struct {
 	Stages   []string          // the stage that uses it, for each of Lines; names as Stages has them
 	Use      Use               // FROM where any of the uses is one, otherwise the first use
 	Under    bool              // the target stage stands on it: the image's first layers are its layers
+	Named    bool              // a named context with Key takes its place wherever it is used, and nothing else's
 }
 
 // Bases lists the external images that building the stage for the platform needs, in the order of
@@ -82,12 +83,13 @@ func (p *plan) bases() []Base {
 		if !ok {
 			i = len(list)
 			at[id] = i
-			list = append(list, Base{From: s.from, Ref: s.named.String(), Key: contextKey(s.named), Platform: platform, Use: s.use})
+			list = append(list, Base{From: s.from, Ref: s.named.String(), Key: contextKey(s.named), Platform: platform, Use: s.use, Named: true})
 		}
 		b := &list[i]
 		b.Lines = append(b.Lines, s.line)
 		b.Stages = append(b.Stages, s.name)
 		b.Under = b.Under || s == under
+		b.Named = b.Named && !s.late && (neverNamed(b.Key) || p.byName[strings.ToLower(b.Key)] == nil)
 		if s.use == UseFrom {
 			b.Use = UseFrom
 		}

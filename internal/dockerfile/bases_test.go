@@ -35,10 +35,10 @@ func TestBases(t *testing.T) {
 	require.NoError(t, err)
 	amd64, arm := platforms.MustParse("linux/amd64"), platforms.MustParse("linux/arm/v7")
 	require.Equal(t, []dockerfile.Base{
-		{From: "golang:1.22", Ref: "docker.io/library/golang:1.22", Key: "golang:1.22", Platform: amd64, Lines: []int{3}, Stages: []string{"build"}, Use: dockerfile.UseFrom},
-		{From: "localhost:5000/run", Ref: "localhost:5000/run:latest", Key: "localhost:5000/run", Platform: arm, Lines: []int{6}, Stages: []string{"stage-2"}, Use: dockerfile.UseFrom, Under: true},
-		{From: "tools:2", Ref: "docker.io/library/tools:2", Key: "tools:2", Platform: arm, Lines: []int{7}, Stages: []string{"stage-2"}, Use: dockerfile.UseMount},
-		{From: "golang:1.22", Ref: "docker.io/library/golang:1.22", Key: "golang:1.22", Platform: arm, Lines: []int{10, 11}, Stages: []string{"stage-2", "stage-2"}, Use: dockerfile.UseCopy},
+		{From: "golang:1.22", Ref: "docker.io/library/golang:1.22", Key: "golang:1.22", Platform: amd64, Named: true, Lines: []int{3}, Stages: []string{"build"}, Use: dockerfile.UseFrom},
+		{From: "localhost:5000/run", Ref: "localhost:5000/run:latest", Key: "localhost:5000/run", Platform: arm, Named: true, Lines: []int{6}, Stages: []string{"stage-2"}, Use: dockerfile.UseFrom, Under: true},
+		{From: "tools:2", Ref: "docker.io/library/tools:2", Key: "tools:2", Platform: arm, Named: true, Lines: []int{7}, Stages: []string{"stage-2"}, Use: dockerfile.UseMount},
+		{From: "golang:1.22", Ref: "docker.io/library/golang:1.22", Key: "golang:1.22", Platform: arm, Named: true, Lines: []int{10, 11}, Stages: []string{"stage-2", "stage-2"}, Use: dockerfile.UseCopy},
 	}, bases)
 }
 
@@ -133,4 +133,18 @@ func TestParseIsSafe(t *testing.T) {
 			require.Equal(t, fault.Invalid, fault.KindOf(err))
 		})
 	}
+}
+
+// A named context takes a base's place only where no stage has the same name, and not where only an ONBUILD needs the base.
+func TestNamedBases(t *testing.T) {
+	t.Parallel()
+	const text = "FROM alpine AS alpine\nFROM golang:1.22 AS golang\nONBUILD COPY --from=b /b /b\nFROM scratch AS b\nCOPY --from=tools /t /b\n" +
+		"FROM golang\nCOPY --from=alpine / /a/\n"
+	bases, err := parse(t, []byte(text)).Bases(query("linux/amd64"))
+	require.NoError(t, err)
+	named := map[string]bool{}
+	for _, b := range bases {
+		named[b.From] = b.Named
+	}
+	require.Equal(t, map[string]bool{"alpine": false, "golang:1.22": true, "tools": false}, named)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/platforms"
 	bk "github.com/moby/buildkit/client"
 	_ "github.com/moby/buildkit/client/connhelper/dockercontainer" // docker-container://NAME
@@ -15,6 +16,7 @@ import (
 	_ "github.com/moby/buildkit/client/connhelper/podmancontainer" // podman-container://NAME
 	_ "github.com/moby/buildkit/client/connhelper/ssh"             // ssh://HOST
 	"github.com/moby/buildkit/session"
+	sessioncontent "github.com/moby/buildkit/session/content"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -101,15 +103,26 @@ func dialOptions(address string, tls TLS) ([]bk.ClientOpt, error) {
 // Name is what the user calls this engine.
 func (b *BuildKit) Name() string { return b.name }
 
+// Pushes tells that the daemon pushes itself.
+func (b *BuildKit) Pushes() bool { return true }
+
 // Address is where the daemon is.
 func (b *BuildKit) Address() string { return b.address }
 
 // Platform is the first platform of the daemon's first worker, which is its own, as BuildKit's frontend takes it.
-func (b *BuildKit) Platform() ocispecs.Platform {
+func (b *BuildKit) Platform(ocispecs.Platform) ocispecs.Platform {
 	if claimed := b.workers[0].Platforms; len(claimed) > 0 {
 		return platforms.Normalize(claimed[0])
 	}
 	return platforms.Normalize(platforms.DefaultSpec())
+}
+
+// Alive asks whether the daemon still answers.
+func (b *BuildKit) Alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
+	defer cancel()
+	_, err := b.client.ListWorkers(ctx)
+	return err == nil
 }
 
 // Version is the daemon's own version, "" when it does not tell.
@@ -139,6 +152,9 @@ func (b *BuildKit) Open(ctx context.Context, src Source) (Session, error) {
 	attach := b.attachables(src)
 	for _, a := range attach {
 		shared.Allow(a)
+	}
+	if src.Bases != nil {
+		shared.Allow(sessioncontent.NewAttachable(map[string]content.Store{"oci:" + basesStore: src.Bases}))
 	}
 	// The session outlives the caller's deadline for opening it, and ends with Close.
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -181,4 +197,10 @@ func gone(err error) bool {
 		}
 	}
 	return false
+}
+
+// unreachable tells whether an error comes of a new connection to the daemon; a refusal that the daemon itself met,
+// at a registry for example, is worded differently.
+func unreachable(err error) bool {
+	return strings.Contains(err.Error(), "transport: Error while dialing")
 }

@@ -2,16 +2,16 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	docker "github.com/docker/docker/client"
+	controlapi "github.com/moby/buildkit/api/services/control"
 	bk "github.com/moby/buildkit/client"
-	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/identity"
 
 	"imagebuilder/internal/fault"
 )
@@ -129,12 +129,12 @@ func (d *Docker) Open(ctx context.Context, src Source) (Session, error) {
 	if err != nil || d.ships != shipFromImages {
 		return session, err
 	}
-	if err := d.sweep(ctx); err != nil {
+	if err := sweep(ctx, d.api, time.Now()); err != nil {
 		_ = session.Close()
 		return nil, err
 	}
 	return &imageStoreSession{
-		buildKitSession: session.(*buildKitSession), engine: d, layers: &layerCache{}, started: time.Now(), once: &sync.Once{},
+		buildKitSession: session.(*buildKitSession), api: d.api, squeezed: map[squeezing]*squeezedLayer{},
 	}, nil
 }
 
@@ -144,14 +144,20 @@ const probeName = "image-builder.invalid/probe"
 // danglingPrefix is the exporter's attribute that names an image without a name: NAME@DIGEST.
 const danglingPrefix = "dangling-name-prefix"
 
-// probe exports an empty image to nowhere, which shows what the Engine's exporter is.
+// probe exports an image of nothing to nowhere, which shows what the Engine's exporter is.
 func (d *Docker) probe(ctx context.Context) (shipping, error) {
-	answer, err := d.client.Build(ctx, bk.SolveOpt{
-		Internal: true,
-		Exports: []bk.ExportEntry{{Type: bk.ExporterImage, Attrs: map[string]string{
-			danglingPrefix: probeName, "store": "false", "push": "false",
-		}}},
-	}, "image-builder", func(context.Context, gateway.Client) (*gateway.Result, error) { return gateway.NewResult(), nil }, nil)
+	nothing, err := llb.Scratch().File(llb.Mkdir("/probe", 0o755)).Marshal(ctx)
+	if err != nil {
+		return shipNothing, err
+	}
+	// Straight to the API: the client's own Solve waits for some seconds for the status of a build that was refused.
+	attrs := map[string]string{danglingPrefix: probeName, "store": "false", "push": "false"}
+	answer, err := d.client.ControlClient().Solve(ctx, &controlapi.SolveRequest{
+		Ref: identity.NewID(), Definition: nothing.ToPB(), Internal: true, Cache: &controlapi.CacheOptions{},
+		Exporters: []*controlapi.Exporter{{Type: bk.ExporterImage, Attrs: attrs}},
+		// The same for daemons that know of one exporter only.
+		ExporterDeprecated: bk.ExporterImage, ExporterAttrsDeprecated: attrs,
+	})
 	switch {
 	case err == nil && strings.HasPrefix(answer.ExporterResponse["image.name"], probeName+"@"):
 		return shipPush, nil
@@ -169,15 +175,13 @@ func (d *Docker) probe(ctx context.Context) (shipping, error) {
 // name, which goes against push-by-digest (moby/moby builder-next/exporter/overrides). It leaves the name of an image
 // that has none alone, and NAME@DIGEST is pushed by the digest.
 func pushUnnamed(v Variant) bk.ExportEntry {
-	return bk.ExportEntry{Type: bk.ExporterImage, Attrs: map[string]string{
+	return bk.ExportEntry{Type: bk.ExporterImage, Attrs: imageAttrs(v, map[string]string{
 		danglingPrefix: v.Repository, "push": "true", "store": "false",
-		"registry.insecure": strconv.FormatBool(v.Insecure), "oci-mediatypes": "true",
-	}}
+		"registry.insecure": strconv.FormatBool(v.Insecure),
+	})}
 }
 
 // keepInEngine leaves an image of one platform in the Engine's old image store, under the variant's repository.
 func keepInEngine(v Variant) bk.ExportEntry {
 	return bk.ExportEntry{Type: "moby", Attrs: map[string]string{"name": v.Repository}}
 }
-
-var errNotPushed = errors.New("the Engine did not push it")

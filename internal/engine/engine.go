@@ -9,6 +9,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
@@ -18,10 +19,12 @@ import (
 
 // Engine builds images.
 type Engine interface {
-	// Name is what the user calls it: buildkit or managed.
+	// Name is what the user calls it: buildkit, docker or managed.
 	Name() string
-	// Platform is what a stage with --platform=$BUILDPLATFORM runs on.
-	Platform() ocispecs.Platform
+	// Platform is what a stage with --platform=$BUILDPLATFORM runs on in a build for the target platform.
+	Platform(target ocispecs.Platform) ocispecs.Platform
+	// Pushes tells whether the engine can push. If not, every variant needs a Layout.
+	Pushes() bool
 	// Open prepares the builds of one source.
 	Open(ctx context.Context, src Source) (Session, error)
 	// Close lets go of the engine.
@@ -49,6 +52,17 @@ type Source struct {
 	Secrets      map[string][]byte // id → value, for RUN --mount=type=secret
 	// Credentials gives user name and password for a registry host; both are empty when there are none.
 	Credentials func(ctx context.Context, host string) (username, password string, err error)
+	// Layers names the layers of a pinned image for a platform, from the lowest up, as its registry has them. Only an
+	// engine that cannot push asks; nil, or an error, means that base layers are compressed anew.
+	Layers func(ctx context.Context, ref string, p ocispecs.Platform) ([]Layer, error)
+	// Bases has the images of overrides that the daemon does not pull itself; nil if there are none.
+	Bases content.Store
+}
+
+// Layer is a layer of an image in a registry.
+type Layer struct {
+	DiffID digest.Digest       // of the layer, unpacked
+	Blob   ocispecs.Descriptor // of what the registry has
 }
 
 // Variant is one image.
@@ -62,14 +76,31 @@ type Variant struct {
 	Stage      string // target stage; "" is the last
 	NoCache    bool
 	Insecure   bool // push by plain http, or to a certificate that nobody vouches for
+
+	Epoch            *time.Time // time of everything new in the image; nil leaves it to the build
+	Compression      string     // of new layers: gzip or zstd; "" is gzip
+	CompressionLevel int        // 0 is what suits the compression
+	CacheTo          []Cache    // what cannot be written is a warning
+	CacheFrom        []Cache    // what cannot be read is one, too
+	// Index asks for an index where there is just one platform, too.
+	Index bool
 	// Layout, if set, is an empty folder: the image is written there as an OCI layout and not pushed.
 	Layout string
+}
+
+// Cache is a build cache that is exported or imported, in BuildKit's terms.
+type Cache struct {
+	Type  string // registry or inline
+	Attrs map[string]string
 }
 
 // Override puts another image in the place of one that the Dockerfile names.
 type Override struct {
 	Key string // named context's key, as package dockerfile computes it
 	Ref string // pinned: name@digest
+	// FromBases: the daemon gets it from Source.Bases, because it cannot reach its registry as we do.
+	FromBases bool
+	loaded    string // the name of an image of Source.Bases in an Engine's own store
 }
 
 // Image is what became of a variant.
@@ -78,6 +109,8 @@ type Image struct {
 	// Sources are the images that the daemon reports to have used, pinned, as
 	// docker.io/library/alpine:3.19@sha256:…
 	Sources []string
-	Build   time.Duration
-	Push    time.Duration
+	// Elsewhere are blobs that are not in the variant's Layout, each with the registry/path that has it.
+	Elsewhere map[digest.Digest]string
+	Build     time.Duration
+	Push      time.Duration
 }

@@ -24,8 +24,10 @@ func (s *buildKitSession) failure(ctx context.Context, v Variant, record *record
 		text = short(step.Error)
 	}
 	f := classify(v, text)
-	if f == nil && gone(err) {
-		return fault.New(fault.Unavailable, "build %s: %s went away: %s", v.Name, s.engine.address, short(err.Error()))
+	if gone(err) && (f == nil || unreachable(err)) {
+		f = fault.New(fault.Unavailable, "build %s: %s went away: %s", v.Name, s.engine.address, short(err.Error()))
+		f.Err = errGone
+		return f
 	}
 	if f == nil {
 		f = fault.New(fault.BuildFailed, "build %s: %s", v.Name, text)

@@ -25,6 +25,7 @@ const imageScheme = "docker-image://"
 type sourceSpy struct {
 	gateway.Client
 	record *recorder
+	served map[string]string // see servedBases
 }
 
 // Solve passes on, after a look at the sources.
@@ -35,8 +36,8 @@ func (s *sourceSpy) Solve(ctx context.Context, req gateway.SolveRequest) (*gatew
 			if err := op.Unmarshal(data); err != nil {
 				continue
 			}
-			if src := op.GetSource(); src != nil && strings.HasPrefix(src.Identifier, imageScheme) {
-				s.record.asked(digest.FromBytes(data), strings.TrimPrefix(src.Identifier, imageScheme))
+			if image := s.pulledImage(op.GetSource().GetIdentifier()); image != "" {
+				s.record.asked(digest.FromBytes(data), image)
 			}
 		}
 	}
@@ -114,6 +115,9 @@ func (r *recorder) vertex(v *bk.Vertex) {
 	if v.Completed != nil && v.Error == "" {
 		r.completed[v.Digest] = true
 	}
+	if v.Error != "" && isCache(v) && !strings.HasSuffix(v.Error, ": not found") {
+		r.emit.Note(event.Warning, r.group+": "+v.Name+": "+short(v.Error)+"; the build goes on without it")
+	}
 	r.emit(event.Event{Step: &event.Step{
 		ID: r.step(v.Digest), Name: v.Name, Group: r.group,
 		Started: v.Started, Completed: v.Completed, Cached: v.Cached, Error: v.Error,
@@ -127,6 +131,11 @@ func (r *recorder) step(vertex digest.Digest) string {
 		return vertex.String() + " " + r.group
 	}
 	return vertex.String()
+}
+
+// isCache tells the steps that read and write build caches. They may fail.
+func isCache(v *bk.Vertex) bool {
+	return strings.HasPrefix(v.Name, "importing cache ") || strings.HasPrefix(v.Name, "exporting cache ")
 }
 
 func isExport(v *bk.Vertex) bool { return strings.HasPrefix(v.Name, "exporting ") }
@@ -164,7 +173,7 @@ func (r *recorder) failed() (step *bk.Vertex, lines []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for d, v := range r.vertices {
-		if v.Error == "" || strings.Contains(v.Error, context.Canceled.Error()) {
+		if v.Error == "" || isCache(v) || strings.Contains(v.Error, context.Canceled.Error()) {
 			continue
 		}
 		if step == nil || v.Started != nil && step.Started != nil && v.Started.Before(*step.Started) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io/fs"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (s *buildKitSession) Build(ctx context.Context, v Variant, emit event.Sink)
 		}
 		emit.Note(event.Warning, v.Name+": "+firstLine(err.Error())+"; trying again")
 		select {
-		case <-time.After(time.Duration(try) * solvePause):
+		case <-time.After(time.Duration(try)*solvePause + rand.N(solvePause)): // spreads clients out; nothing to guess
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -76,7 +77,7 @@ func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink)
 		}
 	}()
 	response, err := s.engine.client.Build(ctx, s.options(v), "image-builder", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return builder.Build(ctx, &sourceSpy{Client: c, record: record})
+		return (&sourceSpy{Client: c, record: record}).build(ctx, v, builder.Build)
 	}, status)
 	<-drained
 	if err != nil {
@@ -105,25 +106,28 @@ func (s *buildKitSession) options(v Variant) bk.SolveOpt {
 		SharedSession:         s.shared,
 		SessionPreInitialized: true,
 		Exports:               []bk.ExportEntry{s.engine.export(v)},
+		CacheExports:          cacheEntries(v.CacheTo),
+		CacheImports:          cacheEntries(v.CacheFrom),
 	}
 	if v.Layout != "" {
 		// An exporter's store belongs to a session, so each layout has one of its own. The shared key
 		// is the same, so the context is not sent again.
 		opt.SharedSession, opt.SessionPreInitialized = nil, false
 		opt.SharedKey, opt.Session = s.source.ContextKey, s.attach
-		opt.Exports = []bk.ExportEntry{{Type: bk.ExporterOCI, OutputDir: v.Layout, Attrs: map[string]string{
-			"tar": "false", "oci-mediatypes": "true",
-		}}}
+		opt.OCIStores = baseStores(s.source)
+		opt.Exports = []bk.ExportEntry{{Type: bk.ExporterOCI, OutputDir: v.Layout, Attrs: imageAttrs(v, map[string]string{
+			"tar": "false",
+		})}}
 	}
 	return opt
 }
 
 // pushByDigest has the daemon push an image without a tag.
 func pushByDigest(v Variant) bk.ExportEntry {
-	return bk.ExportEntry{Type: bk.ExporterImage, Attrs: map[string]string{
+	return bk.ExportEntry{Type: bk.ExporterImage, Attrs: imageAttrs(v, map[string]string{
 		"name": v.Repository, "push": "true", "push-by-digest": "true",
-		"registry.insecure": strconv.FormatBool(v.Insecure), "oci-mediatypes": "true",
-	}}
+		"registry.insecure": strconv.FormatBool(v.Insecure),
+	})}
 }
 
 func frontendAttrs(v Variant) map[string]string {
@@ -135,7 +139,7 @@ func frontendAttrs(v Variant) map[string]string {
 		"cmdline": "image-builder",
 	}
 	for _, o := range v.Overrides {
-		attrs["context:"+o.Key] = "docker-image://" + o.Ref
+		attrs["context:"+o.Key] = contextOf(o)
 	}
 	for k, value := range v.BuildArgs {
 		attrs["build-arg:"+k] = value
@@ -143,11 +147,17 @@ func frontendAttrs(v Variant) map[string]string {
 	for k, value := range v.Labels {
 		attrs["label:"+k] = value
 	}
+	if v.Epoch != nil {
+		attrs["build-arg:SOURCE_DATE_EPOCH"] = strconv.FormatInt(v.Epoch.Unix(), 10)
+	}
 	if v.Stage != "" {
 		attrs["target"] = v.Stage
 	}
 	if v.NoCache {
 		attrs["no-cache"] = ""
+	}
+	if v.Index {
+		attrs["multi-platform"] = "true"
 	}
 	return attrs
 }

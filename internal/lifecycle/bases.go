@@ -23,19 +23,22 @@ type use struct {
 	target ocispecs.Platform // platform of the variant
 	base   dockerfile.Base
 	with   *replacement // nil: the Dockerfile's own base stays
+	supply *supply      // nil: the engine pulls what the Dockerfile names
 }
 
 // replacement is the image that is put in a base's place.
 type replacement struct {
 	ref    string          // as written in the document
 	pinned string          // full name with tag and digest
+	at     string          // pinned, where it was found: the same, or in a mirror
 	digest string          // of the index, or of the manifest where there is no index
 	image  *registry.Image // its manifests for the platforms that are needed
 }
 
 // findBases says for each variant and platform which base images are needed and what is put in their place.
-// It finds every override that would have no effect, before anything is built.
-func (j *job) findBases(build ocispecs.Platform) error {
+// It finds every override that would have no effect, before anything is built. build tells what a stage on $BUILDPLATFORM
+// runs on when the target platform is built.
+func (j *job) findBases(build func(target ocispecs.Platform) ocispecs.Platform) error {
 	var problems []fault.Problem
 	for _, v := range j.variants {
 		err := j.findVariantBases(v, build)
@@ -54,10 +57,10 @@ func (j *job) findBases(build ocispecs.Platform) error {
 	return fault.InvalidInput(j.tree.DockerfileName+": a base image cannot be replaced as asked", problems)
 }
 
-func (j *job) findVariantBases(v *variant, build ocispecs.Platform) error {
+func (j *job) findVariantBases(v *variant, build func(ocispecs.Platform) ocispecs.Platform) error {
 	queries := make([]dockerfile.Query, len(v.platforms))
 	for i, p := range v.platforms {
-		queries[i] = dockerfile.Query{Args: v.args, Stage: v.image.Stage, Platform: p, BuildPlatform: build}
+		queries[i] = dockerfile.Query{Args: v.args, Stage: v.image.Stage, Platform: p, BuildPlatform: build(p)}
 	}
 	overrides, err := j.file.Overrides(queries, v.image.Base, v.image.Bases)
 	if err != nil {
@@ -112,7 +115,7 @@ func (j *job) resolveReplacements(ctx context.Context) error {
 }
 
 func (j *job) pin(ctx context.Context, r *replacement, needed []ocispecs.Platform) error {
-	image, err := j.registry.Inspect(ctx, r.ref, needed)
+	image, err := j.registry.InspectBase(ctx, r.ref, needed)
 	if err != nil {
 		return fault.Wrap(err, "base")
 	}
@@ -122,20 +125,24 @@ func (j *job) pin(ctx context.Context, r *replacement, needed []ocispecs.Platfor
 	}
 	r.image, r.digest = image, image.Digest
 	r.pinned = strings.Split(reference.TagNameOnly(named).String(), "@")[0] + "@" + image.Digest
+	r.at = r.pinned
+	if !sameImage(r.pinned, image.At) {
+		r.at = image.At
+	}
 	return nil
 }
 
 // overrides are the replacements as the engine takes them.
 func (v *variant) overrides() []engine.Override {
-	byKey := map[string]string{}
+	byKey := map[string]*supply{}
 	for _, u := range v.uses {
-		if u.with != nil {
-			byKey[u.base.Key] = u.with.pinned
+		if u.supply != nil {
+			byKey[u.base.Key] = u.supply
 		}
 	}
 	var all []engine.Override
-	for key, ref := range byKey {
-		all = append(all, engine.Override{Key: key, Ref: ref})
+	for key, s := range byKey {
+		all = append(all, engine.Override{Key: key, Ref: s.at, FromBases: s.fromUs})
 	}
 	slices.SortFunc(all, func(a, b engine.Override) int { return strings.Compare(a.Key, b.Key) })
 	return all
@@ -151,8 +158,8 @@ func (v *variant) verifyBases(built *engine.Image, pushed *registry.Image) error
 		var err error
 		if u.base.Under {
 			err = standsOn(pushed, u)
-		} else if !slices.ContainsFunc(built.Sources, func(s string) bool { return sameImage(s, u.with.pinned) }) {
-			err = fmt.Errorf("the engine did not use %s; it used %s", u.with.pinned, listOr(built.Sources, "no image"))
+		} else if !slices.ContainsFunc(built.Sources, func(s string) bool { return sameImage(s, u.with.at) }) {
+			err = fmt.Errorf("the engine did not use %s; it used %s", u.with.at, listOr(built.Sources, "no image"))
 		}
 		if err != nil {
 			return fault.New(fault.Internal, "%s, %s: the base %s did not take the place of %s: %w; no tag was moved",
@@ -200,4 +207,17 @@ func listOr(items []string, none string) string {
 		return none
 	}
 	return strings.Join(items, ", ")
+}
+
+// layers names a base's layers as its registry has them, for engines that cannot push.
+func (j *job) layers(ctx context.Context, ref string, p ocispecs.Platform) ([]engine.Layer, error) {
+	found, err := j.registry.Layers(ctx, ref, p)
+	if err != nil {
+		return nil, err
+	}
+	layers := make([]engine.Layer, len(found))
+	for i, l := range found {
+		layers[i] = engine.Layer(l)
+	}
+	return layers, nil
 }

@@ -23,7 +23,7 @@ func TestVerifyBases(t *testing.T) {
 	variant := func(under bool) *variant {
 		return &variant{ref: "r/a:1", uses: []use{{
 			target: amd64, base: dockerfile.Base{From: "alpine", Platform: amd64, Under: under},
-			with: &replacement{ref: "r/base:1", pinned: "r.io/base:1@" + digest, image: image("a", "b")},
+			with: &replacement{ref: "r/base:1", at: "r.io/base:1@" + digest, image: image("a", "b")},
 		}}}
 	}
 	tests := []struct {

@@ -9,12 +9,15 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
 
+	"imagebuilder/internal/engine/managed"
+	"imagebuilder/internal/event"
 	"imagebuilder/internal/lifecycle"
 	"imagebuilder/internal/result"
 	"imagebuilder/internal/testbed"
@@ -98,7 +101,12 @@ func (e *events) text(t *testing.T) string {
 // create runs the operation; @REG in the document stands for the bed's registry.
 func (b *bed) create(t *testing.T, ctx context.Context, document string) (*result.Result, *events, error) {
 	t.Helper()
-	settings, err := json.Marshal(result.Settings{Engine: "buildkit", BuildKitHost: b.address, CacheDir: b.cacheDir})
+	return b.createWith(t, ctx, document, &result.Settings{Engine: "buildkit", BuildKitHost: b.address, CacheDir: b.cacheDir})
+}
+
+func (b *bed) createWith(t *testing.T, ctx context.Context, document string, with *result.Settings) (*result.Result, *events, error) {
+	t.Helper()
+	settings, err := json.Marshal(with)
 	require.NoError(t, err)
 	seen := &events{}
 	data, err := lifecycle.New("test").Execute(ctx, plugin.Request{
@@ -111,6 +119,21 @@ func (b *bed) create(t *testing.T, ctx context.Context, document string) (*resul
 	out := &result.Result{}
 	require.NoError(t, json.Unmarshal(data, out))
 	return out, seen, err
+}
+
+// otherMachine is an engine with a state of its own, empty at first.
+func (b *bed) otherMachine(t *testing.T) string {
+	t.Helper()
+	cfg, err := testbed.EngineConfig(t.Context())
+	require.NoError(t, err)
+	cfg.StateDir, cfg.Idle = t.TempDir(), time.Millisecond
+	lease, err := managed.Acquire(t.Context(), cfg, event.Discard)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		lease.Release()
+		require.NoError(t, managed.Stop(context.Background(), cfg))
+	})
+	return lease.Address
 }
 
 // pull is the image under a reference, for a platform.

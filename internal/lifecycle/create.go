@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"golang.org/x/sync/errgroup"
 
 	"imagebuilder/internal/engine"
 	"imagebuilder/internal/fault"
@@ -23,34 +22,39 @@ import (
 // bounds open streams and exports, of which more bring nothing (4 variants at once were as fast as 12).
 const defaultParallel = 4
 
-// create builds, checks and tags every image of the document.
+// create builds, checks and tags every image of the document whose inputs are not those of the image that is
+// there already.
 func (j *job) create(ctx context.Context) (any, error) {
 	start := j.now()
-	eng, err := j.prepare(ctx)
+	opening := j.startEngine(ctx)
+	defer opening.close()
+	if err := j.fetch(ctx); err != nil {
+		return nil, err
+	}
+	fetched := j.now()
+
+	platform, err := opening.platform()
 	if err != nil {
 		return nil, err
 	}
-	defer eng.Close()
-	fetched := j.now()
-
-	if err := j.findBases(eng.Platform()); err != nil {
+	if err := j.findBases(platform); err != nil {
 		return nil, err
 	}
 	if err := j.resolveReplacements(ctx); err != nil {
 		return nil, err
 	}
-	session, err := eng.Open(ctx, engine.Source{
-		Context: j.tree.Context, ContextKey: j.tree.ContextKey, Dockerfile: j.tree.Dockerfile, Dockerignore: j.tree.Dockerignore,
-		Secrets: j.secrets.Secrets, Credentials: j.registry.Credentials,
-	})
+	images, pending, err := j.findUnchanged(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer session.Close()
-
-	images, failures := j.buildAll(ctx, session)
+	failures := make([]error, len(images))
+	if len(pending) > 0 {
+		if err := j.build(ctx, opening, pending, images, failures); err != nil {
+			return nil, err
+		}
+	}
 	out := &result.Result{
-		Images: images, Engine: eng.Name(),
+		Images: images, Engine: opening.name(),
 		Source: result.SourceResult{URL: j.tree.URL, Commit: j.tree.Commit},
 		Times:  result.Times{Fetch: seconds(fetched.Sub(start)), Total: seconds(j.now().Sub(start))},
 	}
@@ -61,43 +65,51 @@ func (j *job) create(ctx context.Context) (any, error) {
 	return out, summary(images, failures)
 }
 
-// prepare fetches the source while the engine starts.
-func (j *job) prepare(ctx context.Context) (engine.Engine, error) {
-	var eng engine.Engine
-	group, both := errgroup.WithContext(ctx)
-	group.Go(func() error { return j.fetch(both) })
-	group.Go(func() (err error) {
-		eng, err = openEngine(both, j.settings, j.emit)
+// build builds the pending variants in one session.
+func (j *job) build(ctx context.Context, opening *opening, pending []*variant, images []result.ImageResult, failures []error) error {
+	eng, err := opening.wait()
+	if err != nil {
 		return err
-	})
-	if err := group.Wait(); err != nil {
-		if eng != nil {
-			_ = eng.Close()
-		}
-		return nil, err
 	}
-	return eng, nil
+	if err := j.refuseForeignRuns(pending, eng.Platform, j.abilityOf(ctx, eng)); err != nil {
+		return err
+	}
+	if err := j.supplyBases(ctx, pending); err != nil {
+		return err
+	}
+	source := engine.Source{
+		Context: j.tree.Context, ContextKey: j.tree.ContextKey, Dockerfile: j.tree.Dockerfile, Dockerignore: j.tree.Dockerignore,
+		Secrets: j.secrets.Secrets, Credentials: j.registry.Credentials, Layers: j.layers,
+	}
+	if j.bases != nil {
+		source.Bases = j.bases
+	}
+	session, err := eng.Open(ctx, source)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	j.pushes = !eng.Pushes()
+	j.buildAll(ctx, session, pending, images, failures)
+	return nil
 }
 
-// buildAll builds the variants side by side. One that fails stops none of the others.
-func (j *job) buildAll(ctx context.Context, session engine.Session) ([]result.ImageResult, []error) {
-	images := make([]result.ImageResult, len(j.variants))
-	failures := make([]error, len(j.variants))
+// buildAll builds variants side by side, into their places in images and failures. One that fails stops none of the others.
+func (j *job) buildAll(ctx context.Context, session engine.Session, variants []*variant, images []result.ImageResult, failures []error) {
 	parallel := j.settings.Parallel
 	if parallel <= 0 {
 		parallel = defaultParallel
 	}
 	slots := make(chan struct{}, parallel)
 	var all sync.WaitGroup
-	for i, v := range j.variants {
+	for _, v := range variants {
 		all.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			images[i], failures[i] = j.buildVariant(ctx, session, v)
+			images[v.index], failures[v.index] = j.buildVariant(ctx, session, v)
 		})
 	}
 	all.Wait()
-	return images, failures
 }
 
 func (j *job) buildVariant(ctx context.Context, session engine.Session, v *variant) (result.ImageResult, error) {
@@ -121,10 +133,11 @@ func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, 
 	request := engine.Variant{
 		Name: v.ref, Repository: v.repository, Platforms: v.platforms, Overrides: v.overrides(),
 		BuildArgs: v.args, Labels: v.labels, Stage: v.image.Stage, NoCache: j.doc.Options.NoCache,
-		Insecure: j.doc.Target.Registry.Insecure || j.doc.Target.Registry.PlainHTTP(),
+		Insecure: j.registry.Insecure(v.repository),
+		Epoch:    j.epoch, Compression: j.doc.Options.Compression, CompressionLevel: j.doc.Options.CompressionLevel,
 	}
-	if len(j.secrets.CACert) > 0 {
-		// The daemon does not know this CA and cannot be told for one build: we push ourselves.
+	v.useCache(&request, j.doc)
+	if j.pushes || v.pushes {
 		request.Layout = filepath.Join(j.dir, "layout-"+strconv.Itoa(v.index))
 		if err := os.Mkdir(request.Layout, 0o700); err != nil {
 			return fault.New(fault.Unavailable, "make a temporary folder: %w", err)
@@ -147,7 +160,14 @@ func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, 
 		image := find(pushed, p)
 		out.Platforms = append(out.Platforms, result.PlatformResult{Platform: platforms.Format(p), Digest: image.Digest, Size: image.Size})
 	}
-	out.Bases = v.baseResults(built)
+	out.Bases = v.baseResults(func(u use) string {
+		if u.supply != nil {
+			_, digest, _ := strings.Cut(u.supply.at, "@")
+			return digest
+		}
+		return digestOf(u.base.Ref, built.Sources)
+	})
+	out.Moved = v.moved
 	return nil
 }
 
@@ -155,7 +175,7 @@ func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, 
 func (j *job) publish(ctx context.Context, v *variant, layout string, built *engine.Image) (*registry.Image, error) {
 	digest := built.Digest.String()
 	if layout != "" {
-		sent, err := j.registry.PushLayout(ctx, layout, v.repository)
+		sent, err := j.registry.PushPartialLayout(ctx, layout, v.repository, built.Elsewhere)
 		if err != nil {
 			return nil, err
 		}
@@ -186,8 +206,8 @@ func (j *job) publish(ctx context.Context, v *variant, layout string, built *eng
 	return pushed, nil
 }
 
-// baseResults names what was used, pinned: a replacement as we resolved it, any other base as the daemon did.
-func (v *variant) baseResults(built *engine.Image) []result.BaseResult {
+// baseResults names what was used, pinned: a replacement as we resolved it, any other base as own says.
+func (v *variant) baseResults(own func(use) string) []result.BaseResult {
 	var out []result.BaseResult
 	seen := map[string]bool{}
 	for _, u := range v.uses {
@@ -199,7 +219,7 @@ func (v *variant) baseResults(built *engine.Image) []result.BaseResult {
 		if u.with != nil {
 			r.Ref, r.Digest = u.with.ref, u.with.digest
 		} else {
-			r.Digest = digestOf(u.base.Ref, built.Sources)
+			r.Digest = own(u)
 		}
 		out = append(out, r)
 	}

@@ -20,6 +20,7 @@ import (
 const (
 	engineAuto     = "auto"
 	engineBuildKit = "buildkit"
+	engineDocker   = "docker"
 	engineManaged  = "managed"
 )
 
@@ -30,16 +31,26 @@ const stopAtOnce = time.Millisecond
 const SupervisorCommand = "engine-supervisor"
 
 // openEngine opens the engine that the settings ask for. auto takes the first that answers: a BuildKit daemon at
-// BUILDKIT_HOST or at its usual socket, otherwise one of our own.
+// BUILDKIT_HOST or at its usual socket, then a Docker Engine where the docker command would find one, otherwise
+// a daemon of our own.
 func openEngine(ctx context.Context, s result.Settings, emit event.Sink) (engine.Engine, error) {
 	switch s.Engine {
 	case engineBuildKit:
 		return openBuildKit(ctx, s)
+	case engineDocker:
+		return openDocker(ctx, s)
 	case engineManaged:
 		return openManaged(ctx, s, emit)
 	case engineAuto, "":
-		if address := buildKitAddress(s); address != "" {
+		if buildKitAddress(s) != "" {
 			eng, err := openBuildKit(ctx, s)
+			if err == nil || ctx.Err() != nil {
+				return eng, err
+			}
+			emit.Note(event.Warning, fault.As(err).Message+"; trying another engine")
+		}
+		if engine.HasDocker(s.DockerHost) {
+			eng, err := openDocker(ctx, s)
 			if err == nil || ctx.Err() != nil {
 				return eng, err
 			}
@@ -48,7 +59,7 @@ func openEngine(ctx context.Context, s result.Settings, emit event.Sink) (engine
 		return openManaged(ctx, s, emit)
 	default:
 		return nil, fault.New(fault.Invalid, "engine %q is not known", s.Engine).
-			WithHint("choose %s, %s or %s", engineAuto, engineBuildKit, engineManaged)
+			WithHint("choose %s, %s, %s or %s", engineAuto, engineBuildKit, engineDocker, engineManaged)
 	}
 }
 
@@ -57,6 +68,9 @@ func engineName(s result.Settings) string {
 	if s.Engine == engineAuto || s.Engine == "" {
 		if buildKitAddress(s) != "" {
 			return engineBuildKit
+		}
+		if engine.HasDocker(s.DockerHost) {
+			return engineDocker
 		}
 		return engineManaged
 	}
@@ -72,6 +86,14 @@ func openBuildKit(ctx context.Context, s result.Settings) (engine.Engine, error)
 	eng, err := engine.Dial(ctx, engineBuildKit, address, engine.TLS{CA: s.BuildKitCA, Cert: s.BuildKitCert, Key: s.BuildKitKey}, nil)
 	if err != nil {
 		return nil, err
+	}
+	return eng, nil
+}
+
+func openDocker(ctx context.Context, s result.Settings) (engine.Engine, error) {
+	eng, err := engine.DialDocker(ctx, s.DockerHost)
+	if err != nil {
+		return nil, err // and no engine: a nil *Docker would be one
 	}
 	return eng, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"imagebuilder/internal/buildparams"
 	"imagebuilder/internal/dockerfile"
+	"imagebuilder/internal/emulation"
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/registry"
@@ -29,12 +30,18 @@ type job struct {
 	workDir  string
 	emit     event.Sink
 	now      func() time.Time
+	machine  emulation.Machine // that engines on this machine run on
 
 	dir      string // temporary, private; removed by close
 	registry *registry.Client
 	tree     *source.Tree
 	file     *dockerfile.File
 	variants []*variant
+	epoch    *time.Time // time of everything new in the images; nil leaves it to the engine
+	// pushes: images come here as layouts and we push them, because the engine cannot.
+	pushes bool
+	own    ownBases
+	bases  *registry.Store // what the engine cannot pull as we do; nil when there is nothing
 }
 
 // variant is one image of the document, in the terms of the packages that build it.
@@ -47,6 +54,10 @@ type variant struct {
 	args       map[string]string
 	labels     map[string]string
 	uses       []use
+	key        string             // of its inputs; "" when it cannot be known
+	own        map[string]string  // digests of bases that stay, by full reference
+	moved      []result.MovedBase // since the image that the tag names
+	pushes     bool               // we push it, because the engine's daemon cannot: see supplyBases
 }
 
 func newJob(doc *buildparams.Document, settings result.Settings, workDir string, emit event.Sink, now func() time.Time) (*job, error) {
@@ -54,15 +65,20 @@ func newJob(doc *buildparams.Document, settings result.Settings, workDir string,
 	if err != nil {
 		return nil, err
 	}
+	sites, err := registrySites(settings.Registries)
+	if err != nil {
+		return nil, err
+	}
 	to := doc.Target.Registry
 	client, err := registry.New(registry.Config{
 		Host: to.Host(), Username: to.Username, Password: secrets.RegistryPassword,
 		PlainHTTP: to.PlainHTTP(), Insecure: to.Insecure, CA: secrets.CACert, UserAgent: "image-builder", Emit: emit,
+		Registries: sites,
 	})
 	if err != nil {
 		return nil, err
 	}
-	j := &job{doc: doc, secrets: secrets, settings: settings, workDir: workDir, emit: emit, now: now, registry: client}
+	j := &job{doc: doc, secrets: secrets, settings: settings, workDir: workDir, emit: emit, now: now, registry: client, own: ownBases{}}
 	for i := range doc.Target.Images {
 		v, err := j.newVariant(i)
 		if err != nil {
@@ -123,6 +139,9 @@ func (j *job) fetchSource(ctx context.Context) error {
 	}
 	j.tree = tree
 	if j.file, err = dockerfile.Parse(tree.DockerfileName, tree.Dockerfile); err != nil {
+		return err
+	}
+	if err := j.setEpoch(); err != nil {
 		return err
 	}
 	for _, v := range j.variants {

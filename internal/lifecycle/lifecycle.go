@@ -11,10 +11,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"time"
 
 	"imagebuilder/internal/buildparams"
+	"imagebuilder/internal/emulation"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/result"
 	"imagebuilder/plugin"
@@ -26,20 +26,24 @@ const (
 	ImageNode  = "imagebuilder.nodes.Image"
 	EngineNode = "imagebuilder.nodes.Engine"
 
-	Create = "create"
-	Doctor = "doctor"
+	Create     = "create"
+	PruneCache = "prune_cache"
+	Doctor     = "doctor"
 )
 
 // Plugin performs the operations. Its zero value is not ready; New makes one.
 type Plugin struct {
 	version string
 	now     func() time.Time
+	machine emulation.Machine // that engines on this machine run on
 }
 
 var _ plugin.Plugin = (*Plugin)(nil)
 
 // New makes the plugin. version is shown by Describe.
-func New(version string) *Plugin { return &Plugin{version: version, now: time.Now} }
+func New(version string) *Plugin {
+	return &Plugin{version: version, now: time.Now, machine: emulation.ThisMachine()}
+}
 
 // Describe lists node types and operations.
 func (p *Plugin) Describe(context.Context) (plugin.Description, error) {
@@ -49,10 +53,13 @@ func (p *Plugin) Describe(context.Context) (plugin.Description, error) {
 			{Name: ImageNode, Operations: []plugin.Operation{{
 				Name: Create, CanPlan: true, Inputs: schemas.BuildParams(),
 				Description: "build and push the images of a build_params document",
+			}, {
+				Name: PruneCache, Inputs: json.RawMessage(pruneInputs),
+				Description: "remove build caches of a build_params document from its registry",
 			}}},
 			{Name: EngineNode, Operations: []plugin.Operation{{
-				Name: Doctor, Inputs: json.RawMessage(`{"type":"object","additionalProperties":false}`),
-				Description: "say what this machine can build",
+				Name: Doctor, Inputs: json.RawMessage(doctorInputs),
+				Description: "say what this machine can build, and with fix set emulation up before",
 			}}},
 		},
 	}, nil
@@ -63,40 +70,35 @@ func (p *Plugin) Plan(ctx context.Context, req plugin.Request) (json.RawMessage,
 	if req.NodeType != ImageNode || req.Operation != Create {
 		return nil, unknownOperation(req)
 	}
-	return p.image(ctx, req, func(plugin.Event) {}, func(ctx context.Context, j *job) (any, error) { return j.plan(ctx) })
+	return p.image(ctx, req, req.Inputs, func(plugin.Event) {}, func(ctx context.Context, j *job) (any, error) { return j.plan(ctx) })
 }
 
 // Execute performs an operation.
 func (p *Plugin) Execute(ctx context.Context, req plugin.Request, emit plugin.Sink) (json.RawMessage, error) {
 	switch {
 	case req.NodeType == ImageNode && req.Operation == Create:
-		return p.image(ctx, req, emit, func(ctx context.Context, j *job) (any, error) { return j.create(ctx) })
+		return p.image(ctx, req, req.Inputs, emit, func(ctx context.Context, j *job) (any, error) { return j.create(ctx) })
+	case req.NodeType == ImageNode && req.Operation == PruneCache:
+		which, err := decodePrune(req.Inputs)
+		if err != nil {
+			return nil, err
+		}
+		return p.image(ctx, req, which.Document, emit, func(ctx context.Context, j *job) (any, error) { return j.pruneCache(ctx, which) })
 	case req.NodeType == EngineNode && req.Operation == Doctor:
-		if err := noInputs(req); err != nil {
-			return nil, err
-		}
-		settings, err := decodeSettings(req)
-		if err != nil {
-			return nil, err
-		}
-		report, err := doctor(ctx, settings)
-		if err != nil {
-			return nil, err
-		}
-		return encode(report, nil)
+		return p.doctor(ctx, req)
 	default:
 		return nil, unknownOperation(req)
 	}
 }
 
 // image runs an operation on an image node, within its time and a folder that is gone afterwards.
-func (p *Plugin) image(ctx context.Context, req plugin.Request, emit plugin.Sink,
+func (p *Plugin) image(ctx context.Context, req plugin.Request, document json.RawMessage, emit plugin.Sink,
 	operate func(context.Context, *job) (any, error)) (json.RawMessage, error) {
 	settings, err := decodeSettings(req)
 	if err != nil {
 		return nil, err
 	}
-	doc, err := buildparams.Decode(req.Inputs, "build_params")
+	doc, err := buildparams.Decode(document, "build_params")
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +112,7 @@ func (p *Plugin) image(ctx context.Context, req plugin.Request, emit plugin.Sink
 	if err != nil {
 		return nil, err
 	}
+	j.machine = p.machine
 	defer j.close()
 	out, err := operate(ctx, j)
 	return encode(out, ended(ctx, err))
@@ -146,20 +149,6 @@ func decodeSettings(req plugin.Request) (result.Settings, error) {
 		}
 	}
 	return s, nil
-}
-
-// noInputs refuses inputs of an operation that takes none.
-func noInputs(req plugin.Request) error {
-	var inputs map[string]json.RawMessage
-	if err := json.Unmarshal(req.Inputs, &inputs); err != nil || inputs == nil {
-		return fault.InvalidInput("inputs of "+req.Operation, []fault.Problem{{Message: "they are no JSON object"}})
-	}
-	var problems []fault.Problem
-	for name := range inputs {
-		pointer := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-		problems = append(problems, fault.Problem{Pointer: pointer, Message: "there is no such input", Hint: req.Operation + " takes none"})
-	}
-	return fault.InvalidInput("inputs of "+req.Operation, problems)
 }
 
 func unknownOperation(req plugin.Request) error {

@@ -2,9 +2,8 @@ package lifecycle
 
 import (
 	"context"
-
-	"github.com/containerd/platforms"
-	"golang.org/x/sync/errgroup"
+	"maps"
+	"slices"
 
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/result"
@@ -18,7 +17,16 @@ func (j *job) plan(ctx context.Context) (any, error) {
 	if err := j.fetchSource(ctx); err != nil {
 		return nil, err
 	}
-	if err := j.findBases(platforms.DefaultSpec()); err != nil {
+	platform, err := j.expectedPlatform()
+	if err != nil {
+		return nil, err
+	}
+	if err := j.findBases(platform); err != nil {
+		return nil, err
+	}
+	able, done := j.expectedAbility(ctx)
+	defer done()
+	if err := j.refuseForeignRuns(j.variants, platform, able); err != nil {
 		return nil, err
 	}
 	if err := j.resolveReplacements(ctx); err != nil {
@@ -51,33 +59,23 @@ func (j *job) plan(ctx context.Context) (any, error) {
 	return out, nil
 }
 
-// resolveOwnBases asks for the digests of the bases that stay as the Dockerfile names them.
+// resolveOwnBases asks for the digests of the bases that stay as the Dockerfile names them, by their full references.
 func (j *job) resolveOwnBases(ctx context.Context) (map[string]string, error) {
-	refs := map[string]*string{}
+	digests := map[string]string{}
 	for _, v := range j.variants {
 		for _, u := range v.uses {
 			if u.with == nil {
-				refs[u.base.Ref] = new(string)
+				digests[u.base.Ref] = ""
 			}
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	for ref, digest := range refs {
-		group.Go(func() error {
-			image, err := j.registry.Resolve(ctx, ref)
-			if err != nil {
-				return fault.Wrap(err, "base")
-			}
-			*digest = image.Digest
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	digests := map[string]string{}
-	for ref, digest := range refs {
-		digests[ref] = *digest
+	j.own.lookUp(ctx, j.registry, slices.Collect(maps.Keys(digests)))
+	for ref := range digests {
+		found := j.own[ref]
+		if found.err != nil {
+			return nil, fault.Wrap(found.err, "base")
+		}
+		digests[ref] = found.image.Digest
 	}
 	return digests, nil
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
-	dockercredentials "github.com/docker/cli/cli/config/credentials"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/docker/docker-credential-helpers/client"
 	"github.com/docker/docker-credential-helpers/credentials"
@@ -53,21 +52,33 @@ func (l login) basic() string {
 	return base64.StdEncoding.EncodeToString([]byte(l.username + ":" + l.secret))
 }
 
-// Credentials gives user name and password for a registry host: those of build_params for its own host, otherwise
-// what the Docker configuration and its credential helpers say, and "", "" when nobody knows any. For an identity token the user
+// Credentials gives user name and password for a registry host, for a daemon that asks: those of build_params for its own host,
+// otherwise what the registry's credentials file says, or the Docker configuration and its credential helpers, for the repository that
+// AnswerFor has settled on; and "", "" when nobody knows any. For an identity token the user
 // name is "" and the password is the token, as BuildKit's session expects it. docker.io and its other names are one host.
-// It fails with kind Denied when the Docker configuration or its helper cannot be used.
+// It fails with kind Denied when a file or a helper cannot be used.
 func (c *Client) Credentials(ctx context.Context, host string) (username, password string, err error) {
-	l, err := c.login(ctx, host)
+	c.mu.Lock()
+	repository := c.answers[canonicalHost(host)]
+	c.mu.Unlock()
+	l, err := c.login(ctx, host, repository)
 	return l.username, l.secret, err
 }
 
-func (c *Client) login(ctx context.Context, host string) (login, error) {
+// login finds out who we are for a repository of a host; "" is the host as a whole.
+func (c *Client) login(ctx context.Context, host, repository string) (login, error) {
 	host = canonicalHost(host)
 	l := login{username: c.config.Username, secret: c.config.Password, source: "the credentials of build_params"}
 	if host != c.host || l.secret == "" {
+		l = login{}
 		var err error
-		if l, err = c.docker.login(ctx, host); err != nil {
+		if s := c.sites[host]; s != nil && s.credentials != nil {
+			l, err = s.credentials.login(ctx, host, repository)
+		}
+		if l.isZero() && err == nil {
+			l, err = c.docker.login(ctx, host, repository)
+		}
+		if err != nil {
 			return login{}, err
 		}
 	}
@@ -77,12 +88,15 @@ func (c *Client) login(ctx context.Context, host string) (login, error) {
 	return l, nil
 }
 
-// dockerConfig is the user's Docker configuration. It is read, never written.
+// dockerConfig is the user's Docker configuration, or a file of the same form. It is read, never written.
 type dockerConfig struct {
-	dir string // "" is the user's own
+	dir  string // "" is the user's own
+	file string // in the place of the user's configuration; it has to be there
 
-	mu    sync.Mutex // helpers are asked one at a time: some key rings answer wrong otherwise (docker/cli#1862)
-	known map[string]knownLogin
+	mu     sync.Mutex // helpers are asked one at a time: some key rings answer wrong otherwise (docker/cli#1862)
+	known  map[string]knownLogin
+	loaded *configfile.ConfigFile
+	until  time.Time // loaded is read again after that
 }
 
 type knownLogin struct {
@@ -90,9 +104,13 @@ type knownLogin struct {
 	until time.Time
 }
 
-func (d *dockerConfig) login(ctx context.Context, host string) (login, error) {
+// login finds the credentials for a repository: those whose path is the longest that it begins with, or those of its host.
+func (d *dockerConfig) login(ctx context.Context, host, repository string) (login, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if l, found := d.byPath(host, repository); found {
+		return l, nil
+	}
 	if k, ok := d.known[host]; ok && time.Now().Before(k.until) {
 		return k.login, nil
 	}
@@ -100,10 +118,7 @@ func (d *dockerConfig) login(ctx context.Context, host string) (login, error) {
 	if err != nil {
 		return login{}, err
 	}
-	l := login{username: auth.Username, secret: auth.Password, bearer: auth.RegistryToken, source: source}
-	if auth.IdentityToken != "" {
-		l.username, l.secret = "", auth.IdentityToken
-	}
+	l := newLogin(auth, source)
 	if d.known == nil {
 		d.known = map[string]knownLogin{}
 	}
@@ -118,18 +133,12 @@ func (d *dockerConfig) ask(ctx context.Context, host string) (types.AuthConfig, 
 		key = hubConfigKey
 	}
 	// An empty configuration has no helper and no file, which leaves the environment.
-	if auth, err := configfile.New("").GetAuthConfig(key); err == nil && auth != (types.AuthConfig{}) {
+	if auth, err := configfile.New("").GetAuthConfig(key); d.file == "" && err == nil && auth != (types.AuthConfig{}) {
 		return auth, "the credentials of " + configfile.DockerEnvConfigKey, nil
 	}
-	dir, err := d.folder()
-	if err != nil {
-		return types.AuthConfig{}, "", nil // no home, no configuration
-	}
-	path := filepath.Join(dir, config.ConfigFileName)
-	file, err := config.Load(dir)
-	if err != nil {
-		return types.AuthConfig{}, "", fault.New(fault.Denied, "read the Docker configuration for credentials of %s: %w", host, err).
-			WithHint("mend %s, or give username and password in target.registry", path)
+	file, path, err := d.load(host)
+	if err != nil || file == nil {
+		return types.AuthConfig{}, "", err
 	}
 	source := "the credentials of " + path
 	helper := file.CredentialsStore
@@ -137,8 +146,7 @@ func (d *dockerConfig) ask(ctx context.Context, host string) (types.AuthConfig, 
 		helper = own
 	}
 	if helper == "" {
-		auth, err := dockercredentials.NewFileStore(file).Get(key)
-		return auth, source, err
+		return ofHost(file.GetAuthConfigs(), host), source, nil
 	}
 	auth, err := askHelper(ctx, helper, key)
 	if err != nil {

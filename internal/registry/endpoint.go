@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,8 @@ type endpoint struct {
 	canonical string   // as credentials are looked up
 	schemes   []string // to be tried in this order
 	base      *http.Transport
+	reach     reach
+	down      atomic.Bool // it did not answer when it was asked as a mirror
 
 	turn      chan struct{}   // holds one value while somebody reads or changes what follows
 	scheme    string          // "" until the host has answered
@@ -37,8 +40,8 @@ func (e *endpoint) RoundTrip(request *http.Request) (*http.Response, error) {
 		return e.base.RoundTrip(request)
 	}
 	ctx := request.Context()
-	scope := scopeOf(request)
-	sent, err := e.authorize(ctx, scope, nil)
+	repository, scope := repositoryOf(request), scopeOf(request)
+	sent, err := e.authorize(ctx, repository, scope, nil)
 	if err != nil {
 		closeBody(request)
 		return nil, err
@@ -55,7 +58,7 @@ func (e *endpoint) RoundTrip(request *http.Request) (*http.Response, error) {
 	if asked := normalScope(challenge.Parameters["scope"]); asked != "" {
 		scope = asked
 	}
-	other, err := e.authorize(ctx, scope, &refusal{challenge: challenge, sent: sent})
+	other, err := e.authorize(ctx, repository, scope, &refusal{challenge: challenge, sent: sent})
 	if err != nil {
 		discard(response)
 		return nil, err
@@ -89,7 +92,7 @@ type refusal struct {
 }
 
 // authorize decides what a request is sent with. After a refusal, a token that was not asked for just now is replaced.
-func (e *endpoint) authorize(ctx context.Context, scope string, refused *refusal) (authorization, error) {
+func (e *endpoint) authorize(ctx context.Context, repository, scope string, refused *refusal) (authorization, error) {
 	select {
 	case e.turn <- struct{}{}:
 		defer func() { <-e.turn }()
@@ -111,7 +114,7 @@ func (e *endpoint) authorize(ctx context.Context, scope string, refused *refusal
 	if e.challenge == nil {
 		return a, nil
 	}
-	who, err := e.client.login(ctx, e.canonical)
+	who, err := e.client.login(ctx, e.canonical, repository)
 	if err != nil {
 		return a, err
 	}
@@ -133,6 +136,13 @@ func (e *endpoint) authorize(ctx context.Context, scope string, refused *refusal
 	}
 	a.header, a.fresh = "Bearer "+token, fresh
 	return a, nil
+}
+
+// reachedBy is the scheme by which the host was reached, "" when it was not.
+func (e *endpoint) reachedBy() string {
+	e.turn <- struct{}{}
+	defer func() { <-e.turn }()
+	return e.scheme
 }
 
 // greet finds out how the host is reached.

@@ -28,7 +28,8 @@ const maxServerText = 300
 
 // fail turns an error into a fault. action says what was tried, as in "push localhost:5000/a".
 // Nothing of what a server said gets into the text without having been cleared of what we know to be secret.
-func (e *endpoint) fail(ctx context.Context, action string, err error) error {
+func (i *image) fail(ctx context.Context, action string, err error) error {
+	e := i.endpoint
 	if err == nil {
 		return nil
 	}
@@ -39,7 +40,7 @@ func (e *endpoint) fail(ctx context.Context, action string, err error) error {
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return fault.New(fault.Cancelled, "%s: %w", action, context.Canceled)
 	}
-	f := e.explain(err)
+	f := i.explain(err)
 	times := ""
 	var tried *triedError
 	if errors.As(err, &tried) && tried.times > 1 {
@@ -51,7 +52,8 @@ func (e *endpoint) fail(ctx context.Context, action string, err error) error {
 }
 
 // explain finds out what an error means. The message is yet to be cleared of secrets; causes that carry URLs are not kept.
-func (e *endpoint) explain(err error) *fault.Error {
+func (i *image) explain(err error) *fault.Error {
+	e := i.endpoint
 	var (
 		response *transport.Error
 		token    *tokenError
@@ -61,15 +63,14 @@ func (e *endpoint) explain(err error) *fault.Error {
 	case errors.As(err, &realm):
 		return fault.New(fault.Denied, "%s", realm.Error()).WithHint("credentials are not sent there")
 	case errors.As(err, &token):
-		return e.explainToken(token)
+		return i.explainToken(token)
 	case errors.As(err, &response):
-		return e.explainStatus(response.StatusCode, e.diagnostics(response.Errors), e.source())
+		return e.explainStatus(response.StatusCode, e.diagnostics(response.Errors), i.source())
 	case isPlainAnswer(err):
 		return fault.New(fault.Invalid, "%s speaks plain http, not https", e.host).
-			WithHint("set target.registry.insecure, or give the registry's URL with http://, if that is meant")
+			WithHint("%s, if that is meant", e.advice("set target.registry.insecure or give the registry's URL with http://", "plain_http"))
 	case isCertificate(err):
-		return fault.New(fault.Invalid, "the certificate of %s is not trusted: %s", e.host, e.bare(err)).
-			WithHint("give the authority that signed it as target.registry.ca_cert, or set target.registry.insecure")
+		return e.explainCertificate(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		var slow slowError
 		if errors.As(err, &slow) {
@@ -85,10 +86,11 @@ func (e *endpoint) explain(err error) *fault.Error {
 	}
 }
 
-func (e *endpoint) explainToken(t *tokenError) *fault.Error {
+func (i *image) explainToken(t *tokenError) *fault.Error {
+	e := i.endpoint
 	var status remoteerrors.ErrUnexpectedStatus
 	if !errors.As(t.err, &status) {
-		f := e.explain(t.err)
+		f := i.explain(t.err)
 		f.Message = "token service: " + f.Message
 		return f
 	}
@@ -130,11 +132,11 @@ func (e *endpoint) explainStatus(status int, said string, who login) *fault.Erro
 	}
 }
 
-// source is whose credentials the endpoint uses, as far as that is known without asking again.
-func (e *endpoint) source() login {
+// source is whose credentials are used for the image, as far as that is known without asking again.
+func (i *image) source() login {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // a helper that was not asked before is not asked for the sake of an error
-	who, _ := e.client.login(ctx, e.canonical)
+	who, _ := i.endpoint.client.login(ctx, i.endpoint.canonical, i.ref.Context().RepositoryStr())
 	return who
 }
 

@@ -29,6 +29,7 @@ const parallelReads = 4
 // Image is what a registry says about an image.
 type Image struct {
 	Ref       string // as it was asked for
+	At        string // registry/path@digest where InspectBase and ResolveBase found it; "" of others
 	Digest    string // of the index, or of the manifest where there is no index
 	MediaType string
 	Platforms []PlatformImage
@@ -50,7 +51,7 @@ func (c *Client) Resolve(ctx context.Context, ref string) (*Image, error) {
 		return nil, err
 	}
 	result, _, err := img.resolve(ctx)
-	return result, img.endpoint.fail(ctx, "resolve "+ref, err)
+	return result, img.fail(ctx, "resolve "+ref, err)
 }
 
 // Inspect asks for the manifests and configs of an image's platforms, in the order in which they are asked for; nil means
@@ -62,15 +63,19 @@ func (c *Client) Inspect(ctx context.Context, ref string, wanted []ocispecs.Plat
 	if err != nil {
 		return nil, err
 	}
-	result, complete, err := img.resolve(ctx)
+	return img.inspect(ctx, wanted)
+}
+
+func (i *image) inspect(ctx context.Context, wanted []ocispecs.Platform) (*Image, error) {
+	result, complete, err := i.resolve(ctx)
 	if err == nil {
-		result.Platforms, err = choose(ref, result.Platforms, wanted)
+		result.Platforms, err = choose(i.text, result.Platforms, wanted)
 	}
 	if err == nil && !complete {
-		err = img.complete(ctx, result.Platforms)
+		err = i.complete(ctx, result.Platforms)
 	}
 	if err != nil {
-		return nil, img.endpoint.fail(ctx, "inspect "+ref, err)
+		return nil, i.fail(ctx, "inspect "+i.text, err)
 	}
 	return result, nil
 }
@@ -82,7 +87,7 @@ func (c *Client) Digest(ctx context.Context, ref string) (string, error) {
 		return "", err
 	}
 	digest, err := img.digest(ctx)
-	return digest, img.endpoint.fail(ctx, "ask for "+ref, err)
+	return digest, img.fail(ctx, "ask for "+ref, err)
 }
 
 func (i *image) digest(ctx context.Context) (string, error) {

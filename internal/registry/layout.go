@@ -37,6 +37,11 @@ const (
 // PushLayout pushes the one image or index that the OCI layout in a folder holds to a repository, named registry/path, by its
 // digest: no tag is made or moved. What the repository has already is not sent again. It returns the digest.
 func (c *Client) PushLayout(ctx context.Context, dir, repository string) (pushed string, err error) {
+	return c.PushPartialLayout(ctx, dir, repository, nil)
+}
+
+// PushPartialLayout is PushLayout of a layout that lacks blobs: elsewhere names, for each of them, the registry/path that has it.
+func (c *Client) PushPartialLayout(ctx context.Context, dir, repository string, elsewhere map[digest.Digest]string) (pushed string, err error) {
 	img, err := c.parseRepository(repository)
 	if err != nil {
 		return "", err
@@ -46,14 +51,14 @@ func (c *Client) PushLayout(ctx context.Context, dir, repository string) (pushed
 		return "", fault.New(fault.Internal, "push %s: %w", repository, err)
 	}
 	defer func() { _ = root.Close() }()
-	p := &layoutPush{image: img, files: root.FS(), seen: map[digest.Digest]bool{}}
+	p := &layoutPush{image: img, files: root.FS(), from: elsewhere, seen: map[digest.Digest]bool{}}
 	top, err := p.read()
 	if err != nil {
 		return "", fault.New(fault.Internal, "push %s: read the image in %s: %w", repository, dir, err)
 	}
 	p.step = "push " + repository + "@" + string(top)
 	end := c.config.Emit.Begin(p.step, "push "+repository+"@"+string(top), time.Now)
-	err = img.endpoint.fail(ctx, "push "+repository, p.send(asPush(ctx)))
+	err = img.fail(ctx, "push "+repository, p.send(asPush(ctx)))
 	end(err)
 	if err != nil {
 		return "", err
@@ -65,7 +70,8 @@ func (c *Client) PushLayout(ctx context.Context, dir, repository string) (pushed
 type layoutPush struct {
 	image *image
 	files fs.FS
-	step  string // of the events
+	from  map[digest.Digest]string // registry/path of blobs that are not in files
+	step  string                   // of the events
 	seen  map[digest.Digest]bool
 	blobs []ocispecs.Descriptor
 	// manifests stand in the order in which they may be put: what an index names comes before it.
@@ -197,11 +203,15 @@ func (p *layoutPush) upload(ctx context.Context, d ocispecs.Descriptor, options 
 		defer cancel(nil)
 		stall := time.AfterFunc(stallTimeout, func() { cancel(slowError{stallTimeout}) })
 		defer stall.Stop()
-		blob := &layoutBlob{push: p, descriptor: d, hash: hash, moved: func(n int64) {
+		blob := &layoutBlob{descriptor: d, hash: hash, moved: func(n int64) {
 			stall.Reset(stallTimeout)
 			report(n, false)
 		}}
-		err := remote.WriteLayer(p.image.ref.Context(), blob, append(options, remote.WithContext(ctx))...)
+		layer, err := p.source(ctx, blob)
+		if err != nil {
+			return err
+		}
+		err = remote.WriteLayer(p.image.ref.Context(), layer, append(options, remote.WithContext(ctx))...)
 		if cause := context.Cause(ctx); err != nil && errors.As(cause, new(slowError)) {
 			return cause
 		}
@@ -211,6 +221,15 @@ func (p *layoutPush) upload(ctx context.Context, d ocispecs.Descriptor, options 
 		report(d.Size, true)
 	}
 	return err
+}
+
+// source opens the blob where it is.
+func (p *layoutPush) source(ctx context.Context, blob *layoutBlob) (v1.Layer, error) {
+	if p.from[blob.descriptor.Digest] != "" {
+		return p.elsewhere(ctx, blob)
+	}
+	blob.open = func() (io.ReadCloser, error) { return p.open(blob.descriptor.Digest) }
+	return blob, nil
 }
 
 // report tells the progress of a blob, in steps that are worth telling.
@@ -233,9 +252,9 @@ func (p *layoutPush) report(d ocispecs.Descriptor) func(current int64, done bool
 	}
 }
 
-// layoutBlob is a blob of the layout as go-containerregistry sends one. It is not looked into.
+// layoutBlob is a blob of a layout as go-containerregistry sends one. It is not looked into.
 type layoutBlob struct {
-	push       *layoutPush
+	open       func() (io.ReadCloser, error)
 	descriptor ocispecs.Descriptor
 	hash       v1.Hash
 	moved      func(total int64)
@@ -266,23 +285,23 @@ func (b *layoutBlob) MediaType() (types.MediaType, error) {
 
 // Compressed opens the blob as it is, from its beginning.
 func (b *layoutBlob) Compressed() (io.ReadCloser, error) {
-	file, err := b.push.open(b.descriptor.Digest)
+	blob, err := b.open()
 	if err != nil {
 		return nil, err
 	}
-	return &countedFile{File: file, moved: b.moved}, nil
+	return &countedBlob{ReadCloser: blob, moved: b.moved}, nil
 }
 
-// countedFile tells how much has been read of it.
-type countedFile struct {
-	fs.File
+// countedBlob tells how much has been read of it.
+type countedBlob struct {
+	io.ReadCloser
 	total int64
 	moved func(total int64)
 }
 
 // Read reads, and tells.
-func (c *countedFile) Read(into []byte) (int, error) {
-	n, err := c.File.Read(into)
+func (c *countedBlob) Read(into []byte) (int, error) {
+	n, err := c.ReadCloser.Read(into)
 	c.total += int64(n)
 	c.moved(c.total)
 	return n, err

@@ -25,7 +25,7 @@ func (c *Client) CheckPush(ctx context.Context, repository string) error {
 	err = img.endpoint.request(asPush(ctx), func(ctx context.Context) error {
 		return img.beginUpload(ctx)
 	})
-	return img.endpoint.fail(ctx, "push "+repository, err)
+	return img.fail(ctx, "push "+repository, err)
 }
 
 func (i *image) beginUpload(ctx context.Context) error {
@@ -74,7 +74,7 @@ func (c *Client) Tag(ctx context.Context, repositoryAtDigest, tag string) error 
 	if err == nil {
 		err = img.put(ctx, img.ref.Context().Tag(tag), rawManifest{data: got.Manifest, mediaType: got.MediaType})
 	}
-	return img.endpoint.fail(ctx, action, err)
+	return img.fail(ctx, action, err)
 }
 
 // put writes a manifest under a tag or a digest.

@@ -33,13 +33,14 @@ type Config struct {
 	Host            string // registry host of the document, as in localhost:5000; docker.io and its other names are one
 	Username        string // of build_params, used only for Host; may be empty with a Password that is an identity token
 	Password        string
-	PlainHTTP       bool          // Host speaks http
-	Insecure        bool          // Host may have a certificate that nobody vouches for, or speak http
-	CA              []byte        // PEM: who else, besides the system's authorities, vouches for Host
-	DockerConfigDir string        // the user's Docker configuration; default DOCKER_CONFIG, then ~/.docker
-	UserAgent       string        // default that of Go
-	Timeout         time.Duration // how long one answer to a small request may take; default 30 s
-	Emit            event.Sink    // told what PushLayout sends; may be nil
+	PlainHTTP       bool            // Host speaks http
+	Insecure        bool            // Host may have a certificate that nobody vouches for, or speak http
+	CA              []byte          // PEM: who else, besides the system's authorities, vouches for Host
+	Registries      map[string]Site // by host; what they say of Host goes with what is said here
+	DockerConfigDir string          // the user's Docker configuration; default DOCKER_CONFIG, then ~/.docker
+	UserAgent       string          // default that of Go
+	Timeout         time.Duration   // how long one answer to a small request may take; default 30 s
+	Emit            event.Sink      // told what PushLayout sends, and what is wrong with mirrors; may be nil
 }
 
 // requestTimeout is long for a registry, and short for someone who waits for an error.
@@ -49,13 +50,14 @@ const requestTimeout = 30 * time.Second
 type Client struct {
 	config  Config
 	host    string // canonical form of config.Host
-	roots   *x509.CertPool
+	sites   map[string]*site
 	secrets redactor
 
 	docker dockerConfig
 
 	mu        sync.Mutex
 	endpoints map[string]*endpoint // by host, as go-containerregistry names it
+	answers   map[string]string    // by canonical host: the repository whose credentials daemons are told
 }
 
 // New makes a client. It reaches for nothing; the error, of kind Invalid, is about the config alone.
@@ -66,19 +68,19 @@ func New(config Config) (*Client, error) {
 	if config.Emit == nil {
 		config.Emit = event.Discard
 	}
-	c := &Client{config: config, host: canonicalHost(config.Host), endpoints: map[string]*endpoint{}}
+	c := &Client{config: config, host: canonicalHost(config.Host), endpoints: map[string]*endpoint{}, answers: map[string]string{}}
 	c.docker.dir = config.DockerConfigDir
 	c.secrets.add(config.Password)
 	if len(config.CA) > 0 {
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
-		if !roots.AppendCertsFromPEM(config.CA) {
+		if !x509.NewCertPool().AppendCertsFromPEM(config.CA) {
 			return nil, fault.New(fault.Invalid, "registry %s: its CA certificate holds no certificate in PEM form", config.Host).
 				WithHint("target.registry.ca_cert is the text between and with -----BEGIN CERTIFICATE----- and -----END CERTIFICATE-----, or file:PATH")
 		}
-		c.roots = roots
+	}
+	var err error
+	c.sites, err = newSites(config.Registries)
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -108,6 +110,7 @@ func canonicalHost(host string) string {
 // image is a reference in the terms of go-containerregistry, tied to the endpoint that serves it.
 type image struct {
 	text     string // as users write it
+	name     string // registry/path, as a daemon takes it
 	ref      name.Reference
 	endpoint *endpoint
 }
@@ -124,7 +127,7 @@ func (c *Client) parse(text string) (*image, error) {
 		return nil, fault.New(fault.Invalid, "image %s: %w", text, err)
 	}
 	repository := registry.Repo(reference.Path(named))
-	img := &image{text: text, endpoint: c.endpoint(registry)}
+	img := &image{text: text, name: named.Name(), endpoint: c.endpoint(registry)}
 	switch r := reference.TagNameOnly(named).(type) {
 	case reference.Digested:
 		img.ref = repository.Digest(r.Digest().String())
@@ -144,16 +147,16 @@ func (c *Client) endpoint(registry name.Registry) *endpoint {
 	}
 	e := &endpoint{client: c, host: host, canonical: canonicalHost(host), schemes: []string{"https"}, turn: make(chan struct{}, 1)}
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
-	own := e.canonical == c.host
+	e.reach = c.reach(e.canonical)
 	switch {
-	case own && c.config.PlainHTTP:
+	case e.reach.plain:
 		e.schemes = []string{"http"}
-	case own && c.config.Insecure:
+	case e.reach.insecure:
 		// As BuildKit does with registry.insecure, so that what is checked here is what a push meets.
 		tlsConfig.InsecureSkipVerify = true // what the user asked for
 		e.schemes = []string{"https", "http"}
-	case own && c.roots != nil:
-		tlsConfig.RootCAs = c.roots
+	case e.reach.roots != nil:
+		tlsConfig.RootCAs = e.reach.roots
 	case isLoopback(host):
 		e.schemes = []string{"https", "http"}
 	}

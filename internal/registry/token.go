@@ -156,6 +156,23 @@ func asPush(ctx context.Context) context.Context { return context.WithValue(ctx,
 
 // scopeOf is what a token must allow for a request to pass, in the form of the token protocol.
 func scopeOf(request *http.Request) string {
+	repository := repositoryOf(request)
+	if repository == "" {
+		return ""
+	}
+	actions := "pull"
+	reads := request.Method == http.MethodGet || request.Method == http.MethodHead
+	if !reads || request.Context().Value(pushing{}) != nil {
+		actions = "pull,push"
+	}
+	if request.Method == http.MethodDelete && !strings.Contains(request.URL.Path, "/blobs/uploads/") {
+		actions = "pull,push,delete"
+	}
+	return "repository:" + repository + ":" + actions
+}
+
+// repositoryOf is the repository that a request is about, "" when it is about none.
+func repositoryOf(request *http.Request) string {
 	rest, ok := strings.CutPrefix(request.URL.Path, "/v2/")
 	if !ok {
 		return ""
@@ -167,12 +184,7 @@ func scopeOf(request *http.Request) string {
 	if end < 0 {
 		return ""
 	}
-	actions := "pull"
-	reads := request.Method == http.MethodGet || request.Method == http.MethodHead
-	if !reads || request.Context().Value(pushing{}) != nil {
-		actions = "pull,push"
-	}
-	return "repository:" + rest[:end] + ":" + actions
+	return rest[:end]
 }
 
 // normalScope puts the actions of scopes into one order: registries name them in any.

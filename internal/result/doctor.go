@@ -2,8 +2,9 @@ package result
 
 // Doctor is what the operation doctor returns: what this machine can do.
 type Doctor struct {
-	Engines []EngineReport `json:"engines"` // in the order in which auto tries them
-	Checks  []Check        `json:"checks"`  // of what is needed besides: programs, folders, kernel
+	Engines []EngineReport `json:"engines"`         // in the order in which auto tries them
+	Nodes   []EngineReport `json:"nodes,omitempty"` // of --node, each named by what it claims
+	Checks  []Check        `json:"checks"`          // of what is needed besides: programs, folders, kernel
 	Managed ManagedReport  `json:"managed"`
 }
 

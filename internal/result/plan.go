@@ -5,10 +5,9 @@ const PushAllowed = "allowed"
 
 // Plan is what the plan of create returns: what would be built from what, and where it would go.
 type Plan struct {
-	Source       PlanSource  `json:"source"`
-	Images       []PlanImage `json:"images"`                  // in the order of the document
-	Engine       string      `json:"engine"`                  // that would be used: buildkit or managed
-	ContextBytes int64       `json:"context_bytes,omitempty"` // of the build context's files, after .dockerignore; 0 when not known or empty
+	Source PlanSource  `json:"source"`
+	Images []PlanImage `json:"images"` // in the order of the document
+	Engine string      `json:"engine"` // that would be used: buildkit or managed
 }
 
 // PlanSource is what would be built, resolved.

@@ -8,7 +8,7 @@ import "imagebuilder/internal/fault"
 type Result struct {
 	Images []ImageResult `json:"images"` // in the order of the document
 	Source SourceResult  `json:"source"`
-	Engine string        `json:"engine"` // buildkit or managed
+	Engine string        `json:"engine"` // buildkit, docker or managed
 	Times  Times         `json:"times"`  // of the whole request
 }
 
@@ -24,9 +24,18 @@ type ImageResult struct {
 	Digest    string           `json:"digest,omitempty"`     // of the manifest, or of the index when multi-platform; absent when it failed
 	PinnedRef string           `json:"pinned_ref,omitempty"` // registry/repository@digest
 	Platforms []PlatformResult `json:"platforms,omitempty"`
-	Bases     []BaseResult     `json:"bases,omitempty"` // what the image, or a stage that it copies from, was built on
+	Bases     []BaseResult     `json:"bases,omitempty"`     // what the image, or a stage that it copies from, was built on
+	Unchanged bool             `json:"unchanged,omitempty"` // nothing was built: the tag names an image of the same inputs
+	Moved     []MovedBase      `json:"moved,omitempty"`     // bases that are others than under the image that the tag named before
 	Times     Times            `json:"times"`
 	Error     *ErrorResult     `json:"error,omitempty"`
+}
+
+// MovedBase is a base that is another image than it was.
+type MovedBase struct {
+	From string `json:"from"` // as the Dockerfile names it, arguments expanded
+	Old  string `json:"old"`  // digest
+	New  string `json:"new"`  // digest
 }
 
 // PlatformResult is one platform of a variant.
@@ -60,14 +69,34 @@ type ErrorResult struct {
 
 // Settings say how to build, apart from what: they come from flags, environment and configuration.
 type Settings struct {
-	Engine        string  `json:"engine"`          // auto, buildkit or managed; default auto
+	Engine        string  `json:"engine"`          // auto, buildkit, docker or managed; default auto
 	BuildKitHost  string  `json:"buildkit_host"`   // address of a BuildKit daemon, as BUILDKIT_HOST
 	BuildKitCA    string  `json:"buildkit_ca"`     // PEM file: who vouches for a tcp:// daemon
 	BuildKitCert  string  `json:"buildkit_cert"`   // PEM file: our certificate
 	BuildKitKey   string  `json:"buildkit_key"`    // PEM file: its key
+	DockerHost    string  `json:"docker_host"`     // address of a Docker Engine, as DOCKER_HOST; "" takes the docker command's
 	StateDir      string  `json:"state_dir"`       // where the managed engine lives; see managed.Config
 	CacheDir      string  `json:"cache_dir"`       // where git mirrors live
 	IdleSeconds   float64 `json:"idle_seconds"`    // how long a managed engine is kept after its last build; 0 stops it at once
 	CacheCapBytes int64   `json:"cache_cap_bytes"` // cap of the managed engine's build cache
+	Force         bool    `json:"force"`           // build even what has not changed
 	Parallel      int     `json:"parallel"`        // variants built at once; 0 takes the default
+
+	Registries map[string]RegistrySettings `json:"registries,omitempty"` // by host
+	Nodes      []Node                      `json:"nodes,omitempty"`      // BuildKit daemons that build the platforms they claim; the engine builds the others
+}
+
+// Node is a BuildKit daemon that builds what it claims.
+type Node struct {
+	Platforms []string `json:"platforms"`      // as linux/arm64; a plan takes the first for the node's own
+	Address   string   `json:"address"`        // as BUILDKIT_HOST
+	CA        string   `json:"ca,omitempty"`   // PEM file: who vouches for a tcp:// daemon
+	Cert      string   `json:"cert,omitempty"` // PEM file: our certificate
+	Key       string   `json:"key,omitempty"`  // PEM file: its key
+}
+
+// Pruned is what prune_cache returns.
+type Pruned struct {
+	Removed []string `json:"removed"` // tags of caches: registry/repository:tag
+	Kept    int      `json:"kept"`    // caches of the scope that are not as old as that
 }

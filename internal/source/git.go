@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -43,9 +44,12 @@ func within(dir, p string) bool {
 
 // checkedOut is a part of a repository on disk.
 type checkedOut struct {
-	dir    string // the repository's root
+	tree   *gitTree
+	dir    string       // the repository's root, once write was called
+	write  func() error // checks out, the first time it is called
 	url    string
 	commit string
+	time   time.Time // the commit's
 }
 
 // checkout fetches a repository and its submodules as far as they are wanted, and checks them out. All files and
@@ -75,19 +79,44 @@ func (j *job) checkout(ctx context.Context, req checkoutRequest) (*checkedOut, e
 	if err := tree.check(); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(j.dir, "checkout")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fault.New(fault.Internal, "make checkout: %w", err)
+	out := &checkedOut{tree: tree, dir: filepath.Join(j.dir, "checkout"), url: loc.String(), commit: root.commit.String(), time: tree.time}
+	if !tree.plain() {
+		err := out.writeAll(ctx)
+		out.write = func() error { return err }
+		return out, err
 	}
-	for _, part := range tree.parts {
-		if err := part.write(ctx, tree, filepath.Join(dir, filepath.FromSlash(part.prefix))); err != nil {
-			return nil, err
+	// The caller's context may end with the fetch; a checkout that comes later ends with the tree.
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	out.write = sync.OnceValue(func() error { return out.writeAll(later) })
+	j.tree.close = append(j.tree.close, func() error {
+		cancel()
+		_ = out.write() // waits for one that is under way; none begins any more
+		return nil
+	})
+	return out, nil
+}
+
+// plain tells whether every file is what its object says, so that nothing has to be checked out to know it.
+func (t *gitTree) plain() bool {
+	for _, p := range t.parts {
+		if !p.hints.plain() || p.hints.lfs {
+			return false
 		}
 	}
-	if err := tree.settle(dir); err != nil {
-		return nil, err
+	return true
+}
+
+// writeAll checks the tree out.
+func (c *checkedOut) writeAll(ctx context.Context) error {
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		return fault.New(fault.Internal, "make checkout: %w", err)
 	}
-	return &checkedOut{dir: dir, url: loc.String(), commit: root.commit.String()}, nil
+	for _, part := range c.tree.parts {
+		if err := part.write(ctx, c.tree, filepath.Join(c.dir, filepath.FromSlash(part.prefix))); err != nil {
+			return err
+		}
+	}
+	return c.tree.settle(c.dir)
 }
 
 // openRepository finds a repository's commit and gets it. The step tells about it.
@@ -138,8 +167,18 @@ func prefixed(field string, err error) error {
 	return &fault.Error{Kind: f.Kind, Message: field + ": " + f.Message, Hint: f.Hint, Problems: f.Problems, Err: err}
 }
 
-// readFile reads a file of the checkout, which check has found to be one.
-func (c *checkedOut) readFile(name string) ([]byte, error) {
+// readFile reads a file of the repository, which check has found to be one.
+func (c *checkedOut) readFile(ctx context.Context, name string) ([]byte, error) {
+	if c.tree.plain() {
+		data, err := c.tree.entries[name].read(ctx)
+		if err == nil && len(data) > maxDockerfile {
+			err = fault.New(fault.Invalid, "Dockerfile %s is larger than %d bytes", name, maxDockerfile)
+		}
+		return data, err
+	}
+	if err := c.write(); err != nil {
+		return nil, err
+	}
 	root, err := os.OpenRoot(c.dir)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "open checkout: %w", err)
@@ -165,18 +204,18 @@ func ignoreFile(dockerfile string) string { return dockerfile + ".dockerignore" 
 
 // readIgnoreFile reads the Dockerfile's own ignore file, nil if there is none. It is no link, for what a link
 // leads to was not checked.
-func (c *checkedOut) readIgnoreFile(dockerfile string) ([]byte, error) {
+func (c *checkedOut) readIgnoreFile(ctx context.Context, dockerfile string) ([]byte, error) {
 	name := ignoreFile(dockerfile)
-	info, err := os.Lstat(filepath.Join(c.dir, filepath.FromSlash(name)))
+	mode, err := c.tree.lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
 		return nil, fault.New(fault.Internal, "read %s: %w", name, err)
-	case !info.Mode().IsRegular():
+	case !mode.IsRegular():
 		return nil, fault.New(fault.Invalid, "%s is not a regular file", name)
 	}
-	return c.readFile(name)
+	return c.readFile(ctx, name)
 }
 
 // check makes sure that context and Dockerfile are there, and reached without symlinks.

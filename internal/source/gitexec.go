@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -102,20 +102,19 @@ func (g *gitExecutable) credentials(origin, username, password string) {
 
 // run runs git to its end. When ctx ends, git and all that it has started are killed; so they are
 // when this process is.
-func (g *gitExecutable) run(ctx context.Context, step, stdin string, args ...string) error {
+func (g *gitExecutable) run(ctx context.Context, stdin io.Reader, args ...string) error {
 	cmd := exec.CommandContext(ctx, g.path, args...)
 	cmd.Dir = g.dir
 	cmd.Env = append(append([]string{}, g.env...), fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(g.settings)))
 	for i, s := range g.settings {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, s[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, s[1]))
 	}
-	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Stdin = stdin
 	stderr := &tail{}
 	cmd.Stderr = stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	endTogether(cmd)
 	cmd.WaitDelay = killWait
-	// Pdeathsig is sent when the thread that started the process ends, so the thread must not end first.
+	// On Linux git is killed when the thread that started it ends, so the thread must not end first.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := cmd.Run()
@@ -165,7 +164,12 @@ func (g *gitExecutable) fetch(ctx context.Context, r *repository, known bool) er
 		// The greatest depth makes the repository whole, and unlike --unshallow it may be whole already.
 		args = append(args, "--depth=2147483647", "--", r.loc.String(), "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 	}
-	return g.run(ctx, r.remote.step, "", args...)
+	return g.run(ctx, nil, args...)
+}
+
+// store puts a pack that a server sends into the mirror. go-git does that too, in three times as long.
+func (g *gitExecutable) store(ctx context.Context, mirror string, pack io.Reader) error {
+	return g.run(ctx, pack, "--git-dir="+mirror, "index-pack", "--stdin", "--fix-thin")
 }
 
 // writeWithGit checks the part out with the git executable, which knows .gitattributes and filters.
@@ -201,9 +205,9 @@ func (p *part) writeWithGit(ctx context.Context, st *filesystem.Storage, pointer
 	if len(pointers) > 0 {
 		g.useLFS(lfs, p.repo)
 	}
-	err = g.run(ctx, "", "", "read-tree", p.repo.commit.String())
+	err = g.run(ctx, nil, "read-tree", p.repo.commit.String())
 	if err == nil {
-		err = g.run(ctx, "", files.String(), "checkout-index", "--force", "-z", "--stdin")
+		err = g.run(ctx, strings.NewReader(files.String()), "checkout-index", "--force", "-z", "--stdin")
 	}
 	if err != nil {
 		if ctx.Err() != nil {

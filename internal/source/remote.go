@@ -138,7 +138,7 @@ func (r *remote) store(ctx context.Context, to *filesystem.Storage, req *packp.U
 		in = demuxer
 	}
 	counted := &countingReader{r: in, count: progress.add}
-	if err := packfile.UpdateObjectStorage(to, counted); err != nil {
+	if err := r.storePack(ctx, to, counted); err != nil {
 		if counted.err != nil {
 			return r.fault(ctx, counted.err)
 		}
@@ -148,6 +148,13 @@ func (r *remote) store(ctx context.Context, to *filesystem.Storage, req *packp.U
 		return fmt.Errorf("fetch %s: store what the server sent: %w", r.loc, err)
 	}
 	return nil
+}
+
+func (r *remote) storePack(ctx context.Context, to *filesystem.Storage, pack io.Reader) error {
+	if git, ok := r.job.git(); ok {
+		return git.store(ctx, to.Filesystem().Root(), pack)
+	}
+	return packfile.UpdateObjectStorage(to, pack)
 }
 
 // recordShallow notes commits whose history is not in the mirror.

@@ -59,6 +59,10 @@ type Tree struct {
 	// Context is what the build sees: workdir of a repository, subdir of a build context, or nothing.
 	// User and group of all files are 0, as docker build has it.
 	Context fsutil.FS
+	// Outline, if not nil, stands for Context where only the question is whether anything in it has changed: it has the same
+	// paths, modes and links, and files that differ where those of Context do. Context is then checked out when it is
+	// first walked, and what goes wrong with that is an error of Walk.
+	Outline fsutil.FS
 	// ContextKey identifies Context for BuildKit's SharedKey: two contexts with different content, of
 	// which one could be taken for the other by sizes and times, never share it. It is never "".
 	ContextKey string
@@ -73,6 +77,8 @@ type Tree struct {
 	URL string
 	// Commit is the full id of what was checked out of git_repo or build_context; "" if there is no repository.
 	Commit string
+	// CommitTime is when that commit was made; zero if there is none.
+	CommitTime time.Time
 
 	close []func() error
 }
@@ -153,19 +159,17 @@ func (j *job) fromRepository(ctx context.Context, repo buildparams.GitRepo, pass
 	if err != nil {
 		return err
 	}
-	if j.tree.Dockerfile, err = out.readFile(dockerfile); err != nil {
+	if j.tree.Dockerfile, err = out.readFile(ctx, dockerfile); err != nil {
 		return err
 	}
-	if j.tree.Dockerignore, err = out.readIgnoreFile(dockerfile); err != nil {
+	if j.tree.Dockerignore, err = out.readIgnoreFile(ctx, dockerfile); err != nil {
 		return err
 	}
-	fsys, err := j.openContext(out.dir, workdir)
-	if err != nil {
+	if err := j.setContext(ctx, out, workdir); err != nil {
 		return err
 	}
-	j.tree.Context = fsys
 	j.tree.DockerfileName = dockerfile
-	j.tree.URL, j.tree.Commit = out.url, out.commit
+	j.tree.URL, j.tree.Commit, j.tree.CommitTime = out.url, out.commit, out.time
 	j.tree.ContextKey = contextKey("git", out.url, out.commit, workdir)
 	return nil
 }
@@ -196,10 +200,11 @@ func (j *job) fromDockerfile(ctx context.Context, src buildparams.Source, secret
 		if err != nil {
 			return err
 		}
-		if fsys, err = j.openContext(out.dir, subdir); err != nil {
+		if err := j.setContext(ctx, out, subdir); err != nil {
 			return err
 		}
-		j.tree.URL, j.tree.Commit = out.url, out.commit
+		fsys = j.tree.Context
+		j.tree.URL, j.tree.Commit, j.tree.CommitTime = out.url, out.commit, out.time
 		j.tree.ContextKey = contextKey("git+dockerfile", out.url, out.commit, subdir, string(data))
 	case bc.Path != "" && bc.URL == "":
 		root, err := j.localContext(bc.Path, subdir)
@@ -215,9 +220,26 @@ func (j *job) fromDockerfile(ctx context.Context, src buildparams.Source, secret
 	}
 	if subdir == "." {
 		fsys = withDockerfile(fsys, data)
+		if j.tree.Outline != nil {
+			j.tree.Outline = withDockerfile(j.tree.Outline, data)
+		}
 	}
 	j.tree.Context = fsys
 	return nil
+}
+
+// setContext makes a folder of a repository the context. Where attributes or git-lfs change files as they are checked
+// out, only the checkout tells what is in them.
+func (j *job) setContext(ctx context.Context, out *checkedOut, sub string) error {
+	lazy := j.gitContext(ctx, out, sub)
+	j.tree.Context = lazy
+	if !out.tree.plain() {
+		_, err := lazy.below()
+		return err
+	}
+	var err error
+	j.tree.Outline, err = newOutline(lazy)
+	return err
 }
 
 // contextKey hashes parts such that no two lists of parts give the same text to hash.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -135,9 +136,14 @@ func status(t *testing.T, cfg managed.Config) managed.Info {
 // program builds what runs in the containers: static, so that it is an image by itself.
 func program(t *testing.T) string {
 	t.Helper()
+	return programFor(t, runtime.GOARCH)
+}
+
+func programFor(t *testing.T, architecture string) string {
+	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "program"), "./testdata/program")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+architecture)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
 	return dir

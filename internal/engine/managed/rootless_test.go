@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -25,8 +26,22 @@ const (
 // TestRootless runs an unprivileged user's engine, whoever runs the tests: root makes such a user up.
 func TestRootless(t *testing.T) {
 	t.Parallel()
+	testRootless(t, program(t))
+}
+
+// TestRootlessEmulation runs programs of another processor in the namespaces of such an engine.
+func TestRootlessEmulation(t *testing.T) {
+	t.Parallel()
+	foreign := "s390x"
+	if runtime.GOARCH == foreign {
+		foreign = "ppc64le"
+	}
+	testRootless(t, programFor(t, foreign)) // `scripts/setup.sh emulation` sets up what it needs
+}
+
+func testRootless(t *testing.T, dir string) {
+	t.Helper()
 	cfg := newConfig(t)
-	dir := program(t)
 	argv := []string{cfg.Supervisor[0], "user", cfg.StateDir, cfg.BuildkitdPath, cfg.RootlesskitPath, cfg.Supervisor[0], dir, "print", "built rootless"}
 	env := os.Environ()
 	if os.Geteuid() == 0 {

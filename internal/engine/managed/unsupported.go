@@ -11,8 +11,8 @@ import (
 )
 
 func unsupported() *fault.Error {
-	return fault.New(fault.NotFound, "start the managed engine: there is no BuildKit daemon for %s", runtime.GOOS).
-		WithHint("point BUILDKIT_HOST at a BuildKit daemon on Linux")
+	return fault.New(fault.NotFound, "start the managed engine: it needs Linux, and this is %s", runtime.GOOS).
+		WithHint("use engine docker (Docker Desktop), or point BUILDKIT_HOST at a BuildKit daemon on Linux")
 }
 
 // Acquire fails: BuildKit's daemon runs on Linux only.
