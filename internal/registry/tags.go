@@ -107,8 +107,10 @@ func (c *Client) DeleteTag(ctx context.Context, tagged string) error {
 	host.Hostname, host.TLS, host.User, host.Pass = img.endpoint.host, config.TLSDisabled, "", ""
 	client := regclient.New(
 		regclient.WithConfigHost(*host),
-		regclient.WithRetryLimit(1), regclient.WithRetryDelay(time.Millisecond, time.Millisecond),
-		regclient.WithRegOpts(reg.WithHTTPClient(&http.Client{Transport: img.endpoint})),
+		regclient.WithRegOpts(
+			reg.WithRetryLimit(1), reg.WithDelay(time.Millisecond, time.Millisecond),
+			reg.WithHTTPClient(&http.Client{Transport: img.endpoint}),
+		),
 	)
 	err = client.TagDelete(ctx, target)
 	if errors.Is(err, errs.ErrNotFound) {
