@@ -17,7 +17,7 @@ BENCHFLAGS :=
 
 .PHONY: help
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: setup build ## the main job, end to end: a sample repository, two variants, seven platforms
@@ -46,6 +46,13 @@ test: setup build ## every test, and each fuzz target for FUZZTIME (5s)
 .PHONY: fuzz
 fuzz: ## each fuzz target for five minutes
 	scripts/fuzz.sh 5m
+
+.PHONY: test-engines
+test-engines: setup ## the same builds with five Docker Engines and BuildKit; as root; gets the Engines first
+	scripts/setup.sh packages iproute2
+	scripts/engines.sh
+	scripts/bases.sh .work/bases
+	go test -timeout 15m -tags engines -count=1 $(TESTFLAGS) ./internal/engine/enginetest
 
 .PHONY: soak
 soak: setup ## tests that take minutes: a step that is silent for five on a healthy link
