@@ -38,7 +38,7 @@ func (f *File) validate() []fault.Problem {
 	}
 	for _, host := range slices.Sorted(maps.Keys(f.Registries)) {
 		r := f.Registries[host]
-		at := "/registries/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(host)
+		at := "/registries/" + fault.EscapePointer(host)
 		wrong(at, checkHost(host))
 		for i, mirror := range r.Mirrors {
 			wrong(fmt.Sprintf("%s/mirrors/%d", at, i), checkMirror(mirror))

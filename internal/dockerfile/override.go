@@ -99,7 +99,7 @@ func (o *overrides) addFirst(with string) {
 
 // addNamed is for one entry of bases.
 func (o *overrides) addNamed(name, with string) {
-	pointer := "/bases/" + escapePointer(name)
+	pointer := "/bases/" + fault.EscapePointer(name)
 	if name == scratch {
 		o.refuse(pointer, o.namesExternal(), "scratch is no image and cannot be replaced")
 		return
@@ -231,9 +231,4 @@ func sameImage(a, b string) bool {
 	x, errX := reference.ParseNormalizedNamed(a)
 	y, errY := reference.ParseNormalizedNamed(b)
 	return errX == nil && errY == nil && reference.TagNameOnly(x).String() == reference.TagNameOnly(y).String()
-}
-
-// escapePointer writes a key for use in a JSON pointer (RFC 6901).
-func escapePointer(key string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
 }

@@ -60,6 +60,11 @@ type Problem struct {
 	Hint    string `json:"hint,omitempty"` // what to do about it
 }
 
+// EscapePointer writes a key for use in a JSON pointer (RFC 6901, section 3).
+func EscapePointer(key string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
+}
+
 // String is the problem on one line: pointer, message and hint.
 func (p Problem) String() string {
 	s := p.Message

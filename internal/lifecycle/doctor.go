@@ -61,7 +61,7 @@ func doctorFix(req plugin.Request) (fix bool, err error) {
 	}
 	var problems []fault.Problem
 	for name, value := range inputs {
-		pointer := "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+		pointer := "/" + fault.EscapePointer(name)
 		if name != "fix" {
 			problems = append(problems, fault.Problem{Pointer: pointer, Message: "there is no such input", Hint: "doctor takes fix, and nothing else"})
 		} else if json.Unmarshal(value, &fix) != nil || string(value) == "null" {
