@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"imagebuilder/internal/fault"
 )
 
 // kind is what a value of a document is; the names are JSON Schema's.
@@ -118,14 +120,9 @@ func (p path) pointer() string {
 	var b strings.Builder
 	for _, element := range p {
 		b.WriteByte('/')
-		b.WriteString(pointerEscape(element))
+		b.WriteString(fault.EscapePointer(element))
 	}
 	return b.String()
-}
-
-// pointerEscape writes one element of a JSON pointer.
-func pointerEscape(element string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(element, "~", "~0"), "/", "~1")
 }
 
 // size is the number of values in a tree.
