@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -117,8 +118,14 @@ func Start(ctx context.Context, path string, opts Options) (*Client, error) {
 		c.debug, c.words.all = f, f
 	}
 	c.proc = newProcess(path, c.environment(opts.Env), c.words.output())
-	c.gp = goplugin.NewClient(c.config())
-	if err := c.connect(ctx); err != nil {
+	trust, hostCert, err := hostTLS()
+	if err != nil {
+		_ = run.remove()
+		return nil, fault.New(Internal, "make a certificate: %w", err)
+	}
+	c.proc.cmd.Env = append(c.proc.cmd.Env, hostCert)
+	c.gp = goplugin.NewClient(c.config(trust))
+	if err := c.connect(ctx, trust); err != nil {
 		err = c.startFault(ctx, path, err) // before Close, which ends a plugin that has not died itself
 		_ = c.Close()
 		return nil, err
@@ -134,12 +141,12 @@ func (c *Client) environment(added []string) []string {
 	return env
 }
 
-func (c *Client) config() *goplugin.ClientConfig {
+func (c *Client) config(trust *tls.Config) *goplugin.ClientConfig {
 	return &goplugin.ClientConfig{
 		HandshakeConfig:  handshake(),
 		Plugins:          pluginSet(nil),
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		AutoMTLS:         true,
+		TLSConfig:        trust,
 		StartTimeout:     startTime,
 		SkipHostEnv:      true, // it would win over ours; see environment
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: c.run.path},
@@ -155,9 +162,15 @@ func (c *Client) config() *goplugin.ClientConfig {
 	}
 }
 
-func (c *Client) connect(ctx context.Context) error {
+func (c *Client) connect(ctx context.Context, trust *tls.Config) error {
 	stop := context.AfterFunc(ctx, c.proc.end)
 	defer stop()
+	if _, err := c.gp.Start(); err != nil {
+		return err
+	}
+	if err := trustPlugin(trust, c.run.path); err != nil {
+		return err
+	}
 	protocol, err := c.gp.Client()
 	if err != nil {
 		return err

@@ -86,6 +86,7 @@ func Serve(p Plugin, opts ...ServeOption) {
 		goplugin.Serve(&goplugin.ServeConfig{
 			HandshakeConfig: handshake(),
 			Plugins:         pluginSet(s),
+			TLSProvider:     pluginTLS,
 			// Errors only: stderr is for last words.
 			Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Error, Output: os.Stderr}),
 			GRPCServer: func(o []grpc.ServerOption) *grpc.Server {

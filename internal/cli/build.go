@@ -66,6 +66,8 @@ func (a *app) runBuild(ctx context.Context, o *buildOptions) error {
 		return err
 	}
 	defer display.Close()
+	wait, abandon := a.pluginAhead(ctx, o.settings.plugin, imageNode, create)
+	defer abandon()
 	request, err := a.request(ctx, &o.requestOptions)
 	if err != nil {
 		return err
@@ -73,7 +75,7 @@ func (a *app) runBuild(ctx context.Context, o *buildOptions) error {
 	if err := canWrite(o.resultFile); err != nil {
 		return err
 	}
-	client, err := a.startPlugin(ctx, o.settings.plugin, imageNode, create)
+	client, err := wait()
 	if err != nil {
 		return err
 	}

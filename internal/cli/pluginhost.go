@@ -19,24 +19,70 @@ func pluginFlag(cmd *cobra.Command, path *string) {
 
 // findPlugins gives the paths of the plugins there are, the best first. explicit, if not empty, is the only one.
 func (a *app) findPlugins(explicit string) ([]string, error) {
+	dir, err := a.pluginDir()
+	if err != nil {
+		return nil, err
+	}
+	path, _ := a.LookupEnv("PATH")
+	return plugin.Find(dir, path, explicit)
+}
+
+// pluginDir is the folder in which image-builder's own plugin lies.
+func (a *app) pluginDir() (string, error) {
 	executable, err := a.Executable()
 	if err != nil {
-		return nil, fault.New(fault.Internal, "find the folder of image-builder: %w", err)
+		return "", fault.New(fault.Internal, "find the folder of image-builder: %w", err)
 	}
 	if real, err := filepath.EvalSymlinks(executable); err == nil {
 		executable = real // a link to it does not move the plugin that lies beside it
 	}
-	path, _ := a.LookupEnv("PATH")
-	return plugin.Find(filepath.Dir(executable), path, explicit)
+	return filepath.Dir(executable), nil
 }
 
 // startPlugin starts the plugin that performs an operation. The caller ends it with closePlugin.
 func (a *app) startPlugin(ctx context.Context, explicit, nodeType, operation string) (*plugin.Client, error) {
+	// Nearly always it is the one beside us, and reading the folders of PATH takes milliseconds.
+	if dir, err := a.pluginDir(); err == nil && explicit == "" {
+		if own, err := plugin.Find(dir, "", ""); err == nil {
+			if client, err := plugin.FindFor(ctx, own, nodeType, operation, plugin.Options{}); err == nil {
+				return client, nil
+			}
+		}
+	}
 	paths, err := a.findPlugins(explicit)
 	if err != nil {
 		return nil, err
 	}
 	return plugin.FindFor(ctx, paths, nodeType, operation, plugin.Options{})
+}
+
+// pluginAhead starts a plugin while something else is done: its start takes as long as reading a document. Who calls it calls
+// the function that it gives, which waits for the plugin, and afterwards abandon, which ends a plugin that nobody has waited for.
+func (a *app) pluginAhead(ctx context.Context, explicit, nodeType, operation string) (wait func() (*plugin.Client, error), abandon func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	type started struct {
+		client *plugin.Client
+		err    error
+	}
+	done := make(chan started, 1)
+	go func() {
+		client, err := a.startPlugin(ctx, explicit, nodeType, operation)
+		done <- started{client, err}
+	}()
+	taken := false
+	return func() (*plugin.Client, error) {
+			taken = true
+			s := <-done
+			return s.client, s.err
+		}, func() {
+			cancel()
+			if taken {
+				return
+			}
+			if s := <-done; s.client != nil {
+				a.closePlugin(s.client)
+			}
+		}
 }
 
 // closePlugin ends a plugin. What it leaves behind is told, but changes nothing about what was done.

@@ -31,6 +31,10 @@ const answerWithin = 15 * time.Second
 
 // BuildKit is a BuildKit daemon at an address.
 type BuildKit struct {
+	// NoHistory keeps builds out of the daemon's own records, which takes it some milliseconds of each: for a daemon that
+	// nobody asks for them. Set it before the first Open.
+	NoHistory bool
+
 	name    string
 	address string
 	workers []*bk.WorkerInfo

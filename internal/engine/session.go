@@ -77,7 +77,7 @@ func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink)
 		}
 	}()
 	response, err := s.engine.client.Build(ctx, s.options(v), "image-builder", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return (&sourceSpy{Client: c, record: record}).build(ctx, v, builder.Build)
+		return (&sourceSpy{Client: ownFiles{c, s.source}, record: record}).build(ctx, v, builder.Build)
 	}, status)
 	<-drained
 	if err != nil {
@@ -108,6 +108,7 @@ func (s *buildKitSession) options(v Variant) bk.SolveOpt {
 		Exports:               []bk.ExportEntry{s.engine.export(v)},
 		CacheExports:          cacheEntries(v.CacheTo),
 		CacheImports:          cacheEntries(v.CacheFrom),
+		Internal:              s.engine.NoHistory,
 	}
 	if v.Layout != "" {
 		// An exporter's store belongs to a session, so each layout has one of its own. The shared key

@@ -25,10 +25,22 @@ const defaultParallel = 4
 // create builds, checks and tags every image of the document whose inputs are not those of the image that is
 // there already.
 func (j *job) create(ctx context.Context) (any, error) {
-	start := j.now()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	opening := j.startEngine(ctx)
 	defer opening.close()
-	if err := j.fetch(ctx); err != nil {
+	j.startPushCheck(ctx, giveUp)
+	defer func() { _ = j.allowed() }() // what it has begun at the registry, it also ends
+	out, err := j.createOn(ctx, opening)
+	if out == nil {
+		return nil, ended(ctx, err)
+	}
+	return out, ended(ctx, err)
+}
+
+func (j *job) createOn(ctx context.Context, opening *opening) (*result.Result, error) {
+	start := j.now()
+	if err := j.fetchSource(ctx); err != nil {
 		return nil, err
 	}
 	fetched := j.now()
@@ -75,6 +87,9 @@ func (j *job) build(ctx context.Context, opening *opening, pending []*variant, i
 		return err
 	}
 	if err := j.supplyBases(ctx, pending); err != nil {
+		return err
+	}
+	if err := j.allowed(); err != nil {
 		return err
 	}
 	source := engine.Source{
@@ -150,6 +165,9 @@ func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, 
 	out.Times.Build, out.Times.Push = seconds(built.Build), seconds(built.Push)
 
 	push := j.now()
+	if j.settings.Force { // otherwise it was told before the build
+		j.noteMoved(v)
+	}
 	pushed, err := j.publish(ctx, v, request.Layout, built)
 	if err != nil {
 		return err
@@ -192,8 +210,10 @@ func (j *job) publish(ctx context.Context, v *variant, layout string, built *eng
 	if err := v.verifyBases(built, pushed); err != nil {
 		return nil, err
 	}
-	if err := j.registry.Tag(ctx, pinned, v.image.Tag); err != nil {
-		return nil, err
+	if there := v.there(); there == nil || there.Digest != digest { // as other builders do, a tag that names it is left alone
+		if err := j.registry.Tag(ctx, pinned, v.image.Tag); err != nil {
+			return nil, err
+		}
 	}
 	served, err := j.registry.Digest(ctx, v.ref)
 	if err != nil {

@@ -136,6 +136,7 @@ func openManaged(ctx context.Context, s result.Settings, emit event.Sink) (engin
 		lease.Release()
 		return nil, err
 	}
+	eng.NoHistory = true
 	return eng, nil
 }
 

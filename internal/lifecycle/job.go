@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -39,9 +40,10 @@ type job struct {
 	variants []*variant
 	epoch    *time.Time // time of everything new in the images; nil leaves it to the engine
 	// pushes: images come here as layouts and we push them, because the engine cannot.
-	pushes bool
-	own    ownBases
-	bases  *registry.Store // what the engine cannot pull as we do; nil when there is nothing
+	pushes  bool
+	allowed func() error // whether we may push, as far as the registry tells; waits for its answer
+	own     ownBases
+	bases   *registry.Store // what the engine cannot pull as we do; nil when there is nothing
 }
 
 // variant is one image of the document, in the terms of the packages that build it.
@@ -54,10 +56,11 @@ type variant struct {
 	args       map[string]string
 	labels     map[string]string
 	uses       []use
-	key        string             // of its inputs; "" when it cannot be known
-	own        map[string]string  // digests of bases that stay, by full reference
-	moved      []result.MovedBase // since the image that the tag names
-	pushes     bool               // we push it, because the engine's daemon cannot: see supplyBases
+	key        string                 // of its inputs; "" when it cannot be known
+	own        map[string]string      // digests of bases that stay, by full reference
+	there      func() *registry.Image // what the tag names when the work begins; waits for the registry's answer, nil for nothing that we can read
+	moved      []result.MovedBase     // since the image that the tag names
+	pushes     bool                   // we push it, because the engine's daemon cannot: see supplyBases
 }
 
 func newJob(doc *buildparams.Document, settings result.Settings, workDir string, emit event.Sink, now func() time.Time) (*job, error) {
@@ -117,12 +120,17 @@ func (j *job) close() {
 	_ = os.RemoveAll(j.dir)
 }
 
-// fetch gets the source and parses its Dockerfile, while it makes sure that the images may be pushed at all.
-func (j *job) fetch(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return j.fetchSource(ctx) })
-	group.Go(func() error { return j.checkPush(ctx) })
-	return group.Wait()
+// startPushCheck asks whether the images may be pushed at all, while other things are done. A refusal ends those at once.
+func (j *job) startPushCheck(ctx context.Context, giveUp context.CancelCauseFunc) {
+	answer := make(chan error, 1)
+	go func() {
+		err := j.checkPush(ctx)
+		if err != nil {
+			giveUp(err)
+		}
+		answer <- err
+	}()
+	j.allowed = sync.OnceValue(func() error { return <-answer })
 }
 
 func (j *job) fetchSource(ctx context.Context) error {

@@ -6,9 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/containerd/platforms"
-	"golang.org/x/sync/errgroup"
 
 	"imagebuilder/internal/contentkey"
 	"imagebuilder/internal/event"
@@ -21,6 +21,9 @@ import (
 // is a result already; the others are pending.
 func (j *job) findUnchanged(ctx context.Context) (images []result.ImageResult, pending []*variant, err error) {
 	images = make([]result.ImageResult, len(j.variants))
+	for _, v := range j.variants {
+		j.lookUp(ctx, v)
+	}
 	if j.doc.Options.NoCache {
 		return images, j.variants, nil // whoever wants every step anew wants steps whose inputs we do not see
 	}
@@ -28,40 +31,41 @@ func (j *job) findUnchanged(ctx context.Context) (images []result.ImageResult, p
 	if err := j.computeKeys(ctx); err != nil {
 		return nil, nil, err
 	}
-	same := make([]bool, len(j.variants))
-	group, each := errgroup.WithContext(ctx)
-	for i, v := range j.variants {
-		group.Go(func() error {
-			if v.key == "" {
-				return nil
-			}
-			there, err := j.registry.Inspect(each, v.ref, nil)
-			if err != nil {
-				return nil // nothing there, or nothing that we can read: it is built, and the push has its say
-			}
-			if !j.settings.Force && v.isMadeInto(there) {
-				same[i], images[i] = true, v.unchangedResult(there)
-				images[i].Times.Total = seconds(j.now().Sub(start))
-				return nil
-			}
-			v.moved = v.movedSince(there)
-			for _, m := range v.moved {
-				j.emit.Note(event.Info, v.ref+": base "+m.From+" moved from "+m.Old+" to "+m.New)
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, nil, err
+	if j.settings.Force {
+		return images, j.variants, ctx.Err()
 	}
 	for i, v := range j.variants {
-		if same[i] {
-			j.emit.Note(event.Info, v.ref+": unchanged")
-		} else {
+		if v.key == "" || !v.isMadeInto(v.there()) {
+			j.noteMoved(v)
 			pending = append(pending, v)
+			continue
 		}
+		images[i] = v.unchangedResult(v.there())
+		images[i].Times.Total = seconds(j.now().Sub(start))
+		j.emit.Note(event.Info, v.ref+": unchanged")
 	}
 	return images, pending, ctx.Err()
+}
+
+// lookUp begins to ask what the variant's tag names.
+func (j *job) lookUp(ctx context.Context, v *variant) {
+	answer := make(chan *registry.Image, 1)
+	go func() {
+		there, err := j.registry.Inspect(ctx, v.ref, nil)
+		if err != nil {
+			there = nil // nothing, or nothing that we can read: it is built, and the push has its say
+		}
+		answer <- there
+	}()
+	v.there = sync.OnceValue(func() *registry.Image { return <-answer })
+}
+
+// noteMoved tells which bases are others than those of the image that the tag names.
+func (j *job) noteMoved(v *variant) {
+	v.moved = v.movedSince(v.there())
+	for _, m := range v.moved {
+		j.emit.Note(event.Info, v.ref+": base "+m.From+" moved from "+m.Old+" to "+m.New)
+	}
 }
 
 // computeKeys gives every variant its key, or none where a base cannot be looked up: then it is built.
@@ -128,7 +132,7 @@ func (v *variant) baseDigests(own map[string]string) map[string]string {
 // isMadeInto tells whether an image in the registry is what the variant would become: every platform that was asked for,
 // no other, and each made of the very same inputs.
 func (v *variant) isMadeInto(there *registry.Image) bool {
-	if len(there.Platforms) != len(v.platforms) {
+	if there == nil || len(there.Platforms) != len(v.platforms) {
 		return false
 	}
 	for _, p := range v.platforms {
@@ -152,7 +156,7 @@ func (v *variant) unchangedResult(there *registry.Image) result.ImageResult {
 
 // movedSince names the bases that are others than those that the image in the registry was made of.
 func (v *variant) movedSince(there *registry.Image) []result.MovedBase {
-	if len(there.Platforms) == 0 {
+	if v.key == "" || there == nil || len(there.Platforms) == 0 {
 		return nil
 	}
 	var before map[string]string

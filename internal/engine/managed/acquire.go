@@ -70,10 +70,10 @@ func Acquire(ctx context.Context, cfg Config, emit event.Sink) (*Lease, error) {
 	return &Lease{Address: address, release: func() { touch(); _ = users.Close() }}, nil
 }
 
-// ensure gives the address of a daemon that answers. The caller holds users.lock, so a daemon that
+// ensure gives the address of a daemon that takes connections. The caller holds users.lock, so a daemon that
 // answers now is not stopped for being idle.
 func ensure(ctx context.Context, cfg Config, emit event.Sink) (address string, err error) {
-	if state, ok := answering(ctx, cfg); ok {
+	if state, ok := listening(cfg); ok {
 		return state.Address, nil
 	}
 	if emit == nil {
@@ -125,20 +125,28 @@ func ensure(ctx context.Context, cfg Config, emit event.Sink) (address string, e
 	return address, err
 }
 
-// answering tells whether a daemon runs and answers.
+// answering tells whether a daemon runs and answers: one that is just being started may take connections and end nevertheless.
 func answering(ctx context.Context, cfg Config) (daemonState, bool) {
+	state, ok := listening(cfg)
+	if ok {
+		_, err := workers(ctx, state.Address)
+		ok = err == nil
+	}
+	return state, ok
+}
+
+// listening tells whether a daemon takes connections. It costs microseconds; who uses the daemon asks it the first question anyway.
+func listening(cfg Config) (daemonState, bool) {
 	state, err := cfg.readState()
 	if err != nil {
 		return state, false
 	}
-	// A plain dial first: it costs microseconds, and a gRPC client would try again and again.
 	conn, err := net.Dial("unix", strings.TrimPrefix(state.Address, "unix://"))
 	if err != nil {
 		return state, false
 	}
 	_ = conn.Close()
-	_, err = workers(ctx, state.Address)
-	return state, err == nil
+	return state, true
 }
 
 func workers(ctx context.Context, address string) ([]*bkclient.WorkerInfo, error) {
