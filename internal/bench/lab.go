@@ -39,6 +39,7 @@ type lab struct {
 	force    bool // image-builder knows --force
 	runs     int
 	start    time.Time
+	material material
 }
 
 // newLab starts registry, git server and daemon. close stops them.
@@ -71,6 +72,9 @@ func newLab(ctx context.Context, keep bool) (*lab, error) {
 func (l *lab) open(ctx context.Context, state string) (err error) {
 	// buildah takes a DOCKER_CONFIG without this file for an error.
 	if err := os.WriteFile(l.path("docker", "config.json"), []byte("{}\n"), 0o600); err != nil {
+		return err
+	}
+	if l.material, err = readMaterial(ctx); err != nil {
 		return err
 	}
 	if l.registry, err = testbed.StartRegistry(testbed.RegistryOptions{Dir: l.path("registry")}); err != nil {

@@ -15,12 +15,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"runtime"
 	"slices"
 
 	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/crypto/scrypt"
+	"golang.org/x/sync/errgroup"
 )
 
 // Version is part of every key. It changes when the same inputs would make another image: a new Dockerfile
@@ -87,8 +89,10 @@ func Context(ctx context.Context, tree fsutil.FS, ownIgnore []byte) (string, err
 	if err != nil {
 		return "", fmt.Errorf("read .dockerignore: %w", err)
 	}
-	sum := sha256.New()
-	encode := json.NewEncoder(sum)
+	// Files are read side by side, and take their places in the order of the walk.
+	var records []*record
+	reading, ctx := errgroup.WithContext(ctx)
+	reading.SetLimit(runtime.GOMAXPROCS(0))
 	err = visible.Walk(ctx, "/", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -97,25 +101,40 @@ func Context(ctx context.Context, tree fsutil.FS, ownIgnore []byte) (string, err
 		if err != nil {
 			return err
 		}
-		record := struct {
-			Path, Link string
-			Mode       fs.FileMode
-			Content    string
-		}{Path: name, Mode: info.Mode()}
+		r := &record{Path: name, Mode: info.Mode()}
+		records = append(records, r)
 		if stat, ok := info.Sys().(*types.Stat); ok {
-			record.Link = stat.Linkname
+			r.Link = stat.Linkname
 		}
 		if info.Mode().IsRegular() {
-			if record.Content, err = contentOf(visible, name); err != nil {
+			reading.Go(func() (err error) {
+				r.Content, err = contentOf(visible, name)
 				return err
-			}
+			})
 		}
-		return encode.Encode(record)
+		return ctx.Err()
 	})
+	if failed := reading.Wait(); failed != nil { // what the walk met is that it was called off
+		err = failed
+	}
 	if err != nil {
 		return "", fmt.Errorf("read the build context: %w", err)
 	}
+	sum := sha256.New()
+	encode := json.NewEncoder(sum)
+	for _, r := range records {
+		if err := encode.Encode(r); err != nil {
+			return "", fmt.Errorf("read the build context: %w", err)
+		}
+	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// record is what counts of one thing in a context.
+type record struct {
+	Path, Link string
+	Mode       fs.FileMode
+	Content    string
 }
 
 func contentOf(fsys fsutil.FS, name string) (string, error) {
