@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Gets the Docker Engines that `make test-engines` builds with, into .work/engines, and does nothing where they are there:
+# Gets the Docker Engines that tests build with, into .work/engines, and does nothing where they are there:
+#
+#   engines.sh [debian] [28] [29]    only these, and without any of them all
 #
 #   bin/dockerd-28, bin/dockerd-29   from the modules in scripts/engines; some minutes each on two cores
-#   debian/                          Debian's docker.io and containerd, unpacked and not installed
+#   debian/                          Debian's docker.io, containerd and openssh-server, unpacked and not installed
 #
 # All of them use that containerd. Nothing of the machine is changed, and no daemon is started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly out=$PWD/.work/engines
-readonly packages=(docker.io containerd libdevmapper1.02.1)
+readonly packages=(docker.io containerd libdevmapper1.02.1 openssh-server libwrap0)
 readonly tags='netgo osusergo static_build nri_no_wasm'
 
 say() { printf 'engines: %s\n' "$*" >&2; }
@@ -31,7 +33,7 @@ download() { (cd "$1" && apt-get -o APT::Sandbox::User=root download -qq "${pack
 
 debian() {
   local work
-  if [ -x "$out/debian/usr/sbin/dockerd" ] && [ -x "$out/debian/usr/bin/containerd" ]; then return; fi
+  if fresh "$out/debian/packages" "${packages[*]}"; then return; fi
   say "unpacking Debian's ${packages[*]}"
   work=$(mktemp -d "$out/debs.XXXXXX")
   # shellcheck disable=SC2064 # the folder of now
@@ -43,6 +45,7 @@ debian() {
   fi
   mkdir "$work/root"
   for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+  printf '%s\n' "${packages[*]}" >"$work/root/packages"
   rm -rf "$out/debian"
   mv "$work/root" "$out/debian"
 }
@@ -50,6 +53,15 @@ debian() {
 mkdir -p "$out/bin"
 exec 9>"$out/.lock"
 flock 9
-debian
-build 28 github.com/docker/docker/cmd/dockerd
-build 29 github.com/moby/moby/v2/cmd/dockerd
+if [ $# = 0 ]; then set -- debian 28 29; fi
+for engine in "$@"; do
+  case $engine in
+  debian) debian ;;
+  28) build 28 github.com/docker/docker/cmd/dockerd ;;
+  29) build 29 github.com/moby/moby/v2/cmd/dockerd ;;
+  *)
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+  esac
+done

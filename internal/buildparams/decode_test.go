@@ -128,7 +128,7 @@ func TestAnnotatedExamples(t *testing.T) {
 	require.Equal(t, "./site", documents["local-context"].Source.BuildContext.Path)
 	require.Len(t, documents["platforms"].Target.Images[0].Platforms, 7)
 	stages := documents["stages-and-args"]
-	require.Equal(t, "env:API_TOKEN", stages.Options.Secrets["token"].Reference())
+	require.Equal(t, "env:API_TOKEN", stages.Options.Secrets["api_token"].Reference())
 	require.Equal(t, buildparams.Duration(30*time.Minute), stages.Options.Timeout)
 	require.Equal(t, "page", stages.Target.Images[1].Stage)
 	private := documents["private-registry"].Target.Registry

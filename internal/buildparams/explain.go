@@ -103,6 +103,7 @@ func (r *rule) required() []string {
 
 var kindNames = map[kind]string{
 	null: "null", boolean: "a boolean", number: "a number", text: "a string", array: "a list", object: "a map",
+	integer: "a whole number",
 }
 
 // wrongType says what a value is and what it should be. The text of a secret is not shown.

@@ -95,7 +95,8 @@ func (r *rules) valueFor(value string, at path) (*node, *fault.Problem) {
 		return &node{kind: null}, nil
 	}
 	n, problems := parseJSON([]byte(value))
-	if problems != nil || n.kind != rule.Type {
+	isNumber := rule.Type == integer && problems == nil && n.kind == number // that it is a whole one, the schema checks
+	if problems != nil || n.kind != rule.Type && !isNumber {
 		hint := map[kind]string{boolean: "write true or false", array: `write JSON, as in '["linux/amd64","linux/arm64"]'`, object: `write JSON, as in '{"NAME":"value"}'`}[rule.Type]
 		return nil, &fault.Problem{Pointer: at.pointer(), Message: "the value is not " + kindNames[rule.Type], Hint: hint}
 	}

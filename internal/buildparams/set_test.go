@@ -30,6 +30,7 @@ func TestSet(t *testing.T) {
 	require.Equal(t, "y", decode(`options.labels.a\=b=y`).Options.Labels["a=b"])
 	require.Equal(t, "y", decode(`options.labels.a\[0]=y`).Options.Labels["a[0]"])
 	require.True(t, decode("options.no_cache=true").Options.NoCache)
+	require.Equal(t, 7, decode("options.compression_level=7").Options.CompressionLevel)
 	require.Equal(t, "30s", decode("options.timeout=30s").Options.Timeout.String())
 	require.Equal(t, []string{"linux/arm64", "linux/arm/v7"}, decode(`target.images[0].platforms=["linux/arm64/v8","linux/arm"]`).Target.Images[0].Platforms)
 	require.Equal(t, []string{"linux/s390x"}, decode("target.images[0].platforms[0]=linux/s390x").Target.Images[0].Platforms)
@@ -65,6 +66,7 @@ func TestSetMistakes(t *testing.T) {
 		"target.images.tag=hunter2":           `/target/images: set target.images.tag: "tag" is a field, and there is a list`,
 		"target.registry[0]=hunter2":          "/target/registry: set target.registry[0]: [0] is for a list, and there is a map",
 		"target.registry.url.host=hunter2":    `/target/registry/url: set target.registry.url.host: "host" is a field, and there is a string`,
+		"options.compression_level=hunter2":   "/options/compression_level: set options.compression_level: the value is not a whole number",
 		"options.no_cache=hunter2":            "/options/no_cache: set options.no_cache: the value is not a boolean (write true or false)",
 		"target.images[0].platforms=hunter2":  `/target/images/0/platforms: set target.images[0].platforms: the value is not a list (write JSON, as in '["linux/amd64","linux/arm64"]')`,
 		`options.secrets=["hunter2"]`:         `/options/secrets: set options.secrets: the value is not a map (write JSON, as in '{"NAME":"value"}')`,

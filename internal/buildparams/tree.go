@@ -19,6 +19,8 @@ const (
 	text    kind = "string"
 	array   kind = "array"
 	object  kind = "object"
+
+	integer kind = "integer" // which the schema asks for, and no node has: what is written is a number
 )
 
 // node is a value of a document as it was read, before anything is known about its meaning. Unlike

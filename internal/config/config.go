@@ -110,6 +110,14 @@ func Load(path string) (*File, error) {
 	if path == "" {
 		return &File{}, nil
 	}
+	data, err := content(path)
+	if err != nil {
+		return nil, err
+	}
+	return parse(path, data)
+}
+
+func content(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "configuration: %w", err)
@@ -122,10 +130,22 @@ func Load(path string) (*File, error) {
 	if len(data) > maxFile {
 		return nil, fault.New(fault.Invalid, "configuration %s: larger than %d bytes", path, maxFile)
 	}
-	return parse(path, data)
+	return data, nil
 }
 
-func parse(path string, data []byte) (_ *File, err error) {
+func parse(path string, data []byte) (*File, error) {
+	f, err := decode(path, data)
+	if err != nil {
+		return nil, err
+	}
+	if problems := f.validate(); len(problems) > 0 {
+		return nil, fault.InvalidInput("configuration "+path, problems)
+	}
+	return f, nil
+}
+
+// decode reads a file and leaves open whether what it says makes sense.
+func decode(path string, data []byte) (_ *File, err error) {
 	defer func() {
 		if p := recover(); p != nil { // a defect of the parser
 			err = fault.New(fault.Invalid, "configuration %s: not valid YAML", path)
@@ -143,9 +163,6 @@ func parse(path string, data []byte) (_ *File, err error) {
 		return nil, fault.New(fault.Invalid, "configuration %s: there is a second document", path)
 	}
 	f.absolute()
-	if problems := f.validate(); len(problems) > 0 {
-		return nil, fault.InvalidInput("configuration "+path, problems)
-	}
 	return f, nil
 }
 

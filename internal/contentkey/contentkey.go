@@ -27,12 +27,15 @@ import (
 
 // Version is part of every key. It changes when the same inputs would make another image: a new Dockerfile
 // frontend, another media type, another label of ours.
-const Version = 1
+const Version = 2
 
 // Labels of an image that carry what the next build wants to know.
 const (
 	KeyLabel   = "io.image-builder.key"
 	BasesLabel = "io.image-builder.bases" // JSON object: base as the Dockerfile names it → digest
+	// OwnerLabel says whose image it is, for who may remove its tag. It is no input. Images that are built on this one
+	// inherit the label, so it stands among the manifest's annotations too, which nobody inherits.
+	OwnerLabel = "io.image-builder.owner"
 )
 
 // Inputs are everything that an image is made of. Maps and lists count by content, platforms in any order.

@@ -24,6 +24,8 @@ const Package = "qemu-user-static"
 type Machine struct {
 	Binfmt string   // where binfmt_misc is mounted, or is to be
 	Confs  []string // folders with what can be registered, as binfmt.d(5) has them; the first that has a file wins
+	// Blind is a container that does not see what is registered on the machine, although it serves the container too.
+	Blind bool
 }
 
 // ThisMachine is the machine that we run on.
@@ -31,7 +33,16 @@ func ThisMachine() Machine {
 	return Machine{
 		Binfmt: BinfmtDir,
 		Confs:  []string{"/etc/binfmt.d", "/run/binfmt.d", "/usr/local/lib/binfmt.d", "/usr/lib/binfmt.d", "/lib/binfmt.d"},
+		Blind:  inContainer() && !exists(filepath.Join(BinfmtDir, "status")),
 	}
+}
+
+// inContainer tells whether Docker or Podman has put a container around us.
+func inContainer() bool { return exists("/.dockerenv") || exists("/run/.containerenv") }
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // Missing are those of the usual platforms that this machine runs neither itself nor by emulation.

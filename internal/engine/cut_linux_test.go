@@ -51,6 +51,16 @@ func buildBehindLink(ctx context.Context, l *link) (outcome, error) {
 	return cutWhileBuilding(ctx, eng, "echo started; sleep 1000", l.cut)
 }
 
+// buildOnDocker is buildBehindLink with a Docker Engine: see TestCutDockerIsNoticed.
+func buildOnDocker(ctx context.Context, l *link) (outcome, error) {
+	eng, err := engine.DialDocker(ctx, relayed)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer eng.Close()
+	return cutWhileBuilding(ctx, eng, "echo started; sleep 1000", l.cut)
+}
+
 // cutWhileBuilding builds an image with one step on an engine. When the step says that it has started, the link is cut.
 func cutWhileBuilding(ctx context.Context, eng engine.Engine, step string, cut func() error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)

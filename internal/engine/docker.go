@@ -104,9 +104,12 @@ func (d *Docker) silent(ctx context.Context, err error) error {
 	}
 	f := fault.New(fault.Unavailable, "docker at %s does not answer: %w", d.address, err).
 		WithHint("does `docker version` reach an Engine? See DOCKER_HOST and docker context ls")
-	if strings.Contains(err.Error(), "permission denied") {
+	if strings.Contains(strings.ToLower(err.Error()), "permission denied") {
 		f.Kind = fault.Denied
 		f.Hint = "may this user use the Engine's socket? Members of its group, usually docker, may"
+		if strings.HasPrefix(d.address, "ssh://") {
+			f.Hint = "does ssh log in there without asking anything, and may that user run docker?"
+		}
 	}
 	return f
 }

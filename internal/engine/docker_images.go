@@ -3,12 +3,14 @@ package engine
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -42,6 +44,7 @@ type imageStoreSession struct {
 	*buildKitSession
 	api *docker.Client
 
+	lost     atomic.Bool // the Engine is gone, or the link to it: nothing is asked of it any more
 	mu       sync.Mutex
 	squeezed map[squeezing]*squeezedLayer // variants and platforms share layers
 	loaded   loadedBases
@@ -52,7 +55,7 @@ func (s *imageStoreSession) Build(ctx context.Context, v Variant, emit event.Sin
 	if v.Layout == "" {
 		return nil, fault.New(fault.Internal, "build %s: this Engine cannot push, and there is no layout", v.Name)
 	}
-	out := &layout{dir: v.Layout, index: v.Index}
+	out := &layout{dir: v.Layout, index: v.Index, annotations: v.Annotations}
 	if err := out.create(); err != nil {
 		return nil, fault.New(fault.Unavailable, "build %s: %w", v.Name, err)
 	}
@@ -120,6 +123,9 @@ func (s *imageStoreSession) platform(ctx context.Context, v Variant, p ocispecs.
 	}
 	built, err := s.buildKitSession.Build(ctx, one, emit)
 	if err != nil {
+		if errors.Is(err, errGone) {
+			s.lost.Store(true)
+		}
 		return nil, err
 	}
 	start := time.Now()
@@ -129,6 +135,9 @@ func (s *imageStoreSession) platform(ctx context.Context, v Variant, p ocispecs.
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
+		}
+		if gone(err) {
+			s.lost.Store(true)
 		}
 		return nil, fault.New(fault.Unavailable, "build %s: take the image out of docker at %s: %w", one.Name, s.engine.address, err)
 	}
@@ -211,6 +220,9 @@ func (s *imageStoreSession) baseLayers(ctx context.Context, sources []string, p 
 
 // forget removes an image's passing name, and with it the image unless it has another.
 func (s *imageStoreSession) forget(ctx context.Context, name string) {
+	if s.lost.Load() {
+		return // asking would only show anew, in its time, that nobody answers
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetWithin)
 	defer cancel()
 	_, _ = s.api.ImageRemove(ctx, name, image.RemoveOptions{PruneChildren: true}) // what is left is swept some day

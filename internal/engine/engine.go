@@ -73,9 +73,11 @@ type Variant struct {
 	Overrides  []Override
 	BuildArgs  map[string]string
 	Labels     map[string]string
-	Stage      string // target stage; "" is the last
-	NoCache    bool
-	Insecure   bool // push by plain http, or to a certificate that nobody vouches for
+	// Annotations are of each platform's manifest; images that are built on this one do not inherit them.
+	Annotations map[string]string
+	Stage       string // target stage; "" is the last
+	NoCache     bool
+	Insecure    bool // push by plain http, or to a certificate that nobody vouches for
 
 	Epoch            *time.Time // time of everything new in the image; nil leaves it to the build
 	Compression      string     // of new layers: gzip or zstd; "" is gzip

@@ -29,6 +29,9 @@ func (v Variant) compression() (kind string, level int) {
 // imageAttrs are the attributes of every exporter that makes an image, besides where it goes.
 func imageAttrs(v Variant, attrs map[string]string) map[string]string {
 	attrs["oci-mediatypes"] = "true" // on every engine the same, or digests would differ
+	for name, value := range v.Annotations {
+		attrs["annotation-manifest."+name] = value
+	}
 	kind, level := v.compression()
 	attrs["compression"] = kind
 	if level != 0 {

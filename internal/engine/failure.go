@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"imagebuilder/internal/fault"
@@ -104,5 +105,25 @@ func short(text string) string {
 			return text
 		}
 		text = cut
+	}
+}
+
+// cacheAdvice says what to do about a build cache that the daemon cannot read or write, by the words of its error. A daemon reaches a
+// cache by itself, so what only our own configuration knows of a registry does not help it.
+func cacheAdvice(text string) string {
+	has := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
+	}
+	switch {
+	case has("x509: "), has("HEAD request to http://") && has("400 Bad Request"): // on loopback daemons try http
+		return ". The engine's daemon has to know who vouches for that registry: by ca = [FILE] under [registry.\"HOST\"] in its buildkitd.toml, " +
+			"in /etc/docker/certs.d/HOST/ca.crt for a Docker Engine, or among the authorities of its machine"
+	case has("server gave HTTP response to HTTPS client"):
+		return ". That registry speaks plain http: registries.HOST.plain_http in the configuration file says so"
+	case has("401 Unauthorized", "403 Forbidden", "insufficient_scope", "authorization failed", "no basic auth credentials", "access denied"):
+		return ". The engine's daemon is told one login for each registry host, that of the first repository that is pushed to there: " +
+			"it has to reach options.cache.ref too"
+	default:
+		return ""
 	}
 }

@@ -20,6 +20,8 @@ import (
 type layout struct {
 	dir   string
 	index bool // an index where there is just one platform, too
+	// annotations are those of every platform's manifest.
+	annotations map[string]string
 }
 
 func (l *layout) blobs() string {
@@ -56,6 +58,7 @@ func (l *layout) manifest(config []byte, layers []ocispecs.Descriptor, p ocispec
 	}
 	d, err := l.writeJSON(ocispecs.MediaTypeImageManifest, ocispecs.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest, Config: about, Layers: layers,
+		Annotations: l.annotations,
 	})
 	p = platforms.Normalize(p)
 	d.Platform = &p

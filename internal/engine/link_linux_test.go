@@ -45,9 +45,10 @@ const (
 
 func TestMain(m *testing.M) {
 	roles := map[string]func() error{
-		"relay": relayRole,
-		"build": behindLink(buildBehindLink),
-		"nodes": behindLink(buildOnNodes),
+		"relay":  relayRole,
+		"build":  behindLink(buildBehindLink),
+		"nodes":  behindLink(buildOnNodes),
+		"docker": behindLink(buildOnDocker),
 	}
 	if role := roles[os.Getenv(roleVariable)]; role != nil {
 		if err := role(); err != nil {
@@ -67,8 +68,14 @@ type outcome struct {
 	Notes   []string      `json:"notes"`
 }
 
-// runBehindLink runs a role of TestMain in a network namespace of its own.
+// runBehindLink runs a role of TestMain in a network namespace of its own, with a link to the tests' engine.
 func runBehindLink(t *testing.T, role string, env ...string) outcome {
+	t.Helper()
+	return runBehindLinkTo(t, testbed.NewEngine(t), role, env...)
+}
+
+// runBehindLinkTo is runBehindLink with the daemon at a socket at the link's other end.
+func runBehindLinkTo(t *testing.T, daemon, role string, env ...string) outcome {
 	t.Helper()
 	registry := testbed.NewRegistry(t, testbed.RegistryOptions{})
 	bases, err := testbed.PushBases(t.Context(), registry.Host, testbed.BaseOptions{Platforms: []string{platforms.Format(platforms.DefaultSpec())}})
@@ -78,7 +85,7 @@ func runBehindLink(t *testing.T, role string, env ...string) outcome {
 		unshare = append(unshare, "--user", "--map-root-user")
 	}
 	cmd := exec.CommandContext(t.Context(), "unshare", append(unshare, os.Args[0])...)
-	cmd.Env = append(append(os.Environ(), roleVariable+"="+role, engineVariable+"="+testbed.NewEngine(t),
+	cmd.Env = append(append(os.Environ(), roleVariable+"="+role, engineVariable+"="+daemon,
 		baseVariable+"="+registry.Host+"/base/busybox:1@"+bases["base/busybox:1"]), env...)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said

@@ -116,7 +116,7 @@ func (r *recorder) vertex(v *bk.Vertex) {
 		r.completed[v.Digest] = true
 	}
 	if v.Error != "" && isCache(v) && !strings.HasSuffix(v.Error, ": not found") {
-		r.emit.Note(event.Warning, r.group+": "+v.Name+": "+short(v.Error)+"; the build goes on without it")
+		r.emit.Note(event.Warning, r.group+": "+v.Name+": "+short(v.Error)+"; the build goes on without it"+cacheAdvice(v.Error))
 	}
 	r.emit(event.Event{Step: &event.Step{
 		ID: r.step(v.Digest), Name: v.Name, Group: r.group,

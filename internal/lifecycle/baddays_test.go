@@ -305,14 +305,14 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		for !processRuns("31415926") && ctx.Err() == nil {
+		for !testbed.ProcessRuns("31415926") && ctx.Err() == nil {
 			time.Sleep(20 * time.Millisecond)
 		}
 		cancel()
 	}()
 	_, _, err := b.create(t, ctx, document(url, ""))
 	require.Equal(t, fault.Cancelled, fault.KindOf(err), "%v", err)
-	require.Eventually(t, func() bool { return !processRuns("31415926") }, 10*time.Second, 20*time.Millisecond, "the step goes on")
+	require.Eventually(t, func() bool { return !testbed.ProcessRuns("31415926") }, 10*time.Second, 20*time.Millisecond, "the step goes on")
 	require.Empty(t, b.tags(t, "app"))
 }
 
@@ -325,16 +325,4 @@ func TestTimeout(t *testing.T) {
 		"images":[{"image":"app","tag":"1","base":"@REG/base/busybox:1"}]},"options":{"timeout":"3s"}}`, url))
 	require.Equal(t, fault.BuildFailed, fault.KindOf(err), "%v", err)
 	require.ErrorContains(t, err, "3s of options.timeout")
-}
-
-// processRuns tells whether a process of this machine has the argument.
-func processRuns(argument string) bool {
-	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range commands {
-		data, err := os.ReadFile(path)
-		if err == nil && strings.Contains("\x00"+string(data), "\x00"+argument+"\x00") {
-			return true
-		}
-	}
-	return false
 }

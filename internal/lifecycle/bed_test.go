@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -26,24 +25,18 @@ import (
 
 // bed is what a build needs around it, all of it real: a registry with base images, a git server, an engine.
 type bed struct {
+	*testbed.Site
 	registry *testbed.Registry
 	git      *testbed.GitServer
 	gitRoot  string
-	address  string // of the engine
 	cacheDir string
+	address  string // of the engine
 }
 
 func newBed(t *testing.T, options testbed.RegistryOptions) *bed {
 	t.Helper()
-	b := &bed{registry: testbed.NewRegistry(t, options), gitRoot: t.TempDir(), cacheDir: t.TempDir()}
-	address, release, err := testbed.StartEngine(t.Context())
-	require.NoError(t, err)
-	t.Cleanup(release)
-	b.address = address
-	b.git, err = testbed.StartGit(b.gitRoot, testbed.GitOptions{})
-	require.NoError(t, err)
-	t.Cleanup(b.git.Close)
-	return b
+	site := testbed.NewSite(t, options)
+	return &bed{Site: site, registry: site.Registry, git: site.Git, gitRoot: site.GitRoot, cacheDir: site.CacheDir, address: testbed.NewEngine(t)}
 }
 
 // pushBases pushes base/busybox:1 and base/other:1 for two platforms that this machine runs without emulation.
@@ -56,9 +49,7 @@ func (b *bed) pushBases(t *testing.T) {
 // repository makes a git repository of files and gives its URL and commit.
 func (b *bed) repository(t *testing.T, name string, files map[string]string) (url, commit string) {
 	t.Helper()
-	commit, err := testbed.InitRepo(mapFS(files), filepath.Join(b.gitRoot, name), testbed.RepoOptions{})
-	require.NoError(t, err)
-	return b.git.URL + "/" + name, commit
+	return b.Repository(t, name, mapFS(files))
 }
 
 func mapFS(files map[string]string) fs.FS {
@@ -139,22 +130,11 @@ func (b *bed) otherMachine(t *testing.T) string {
 // pull is the image under a reference, for a platform.
 func (b *bed) pull(t *testing.T, ref, os, arch string) v1.Image {
 	t.Helper()
-	parsed, err := name.ParseReference(strings.ReplaceAll(ref, "@REG", b.registry.Host))
+	parsed, err := name.ParseReference(strings.ReplaceAll(ref, "@REG", b.registry.Host), name.Insecure) // plain http or not
 	require.NoError(t, err)
 	image, err := remote.Image(parsed, remote.WithPlatform(v1.Platform{OS: os, Architecture: arch}))
 	require.NoError(t, err)
 	return image
 }
 
-// tags are the tags of a repository, none when the registry does not know it.
-func (b *bed) tags(t *testing.T, repository string) []string {
-	t.Helper()
-	repo, err := name.NewRepository(b.registry.Host + "/" + repository)
-	require.NoError(t, err)
-	tags, err := remote.List(repo)
-	if err != nil {
-		require.ErrorContains(t, err, "NAME_UNKNOWN")
-		return nil
-	}
-	return tags
-}
+func (b *bed) tags(t *testing.T, repository string) []string { return b.Tags(t, repository) }

@@ -22,22 +22,22 @@ const (
 )
 
 // useCache adds the document's build cache to a variant's build. Variants of one image are kept apart by what makes
-// their steps different: the bases and the stage; a tag does not.
-func (v *variant) useCache(request *engine.Variant, doc *buildparams.Document) {
+// their steps different: the bases and the stage; a tag does not. The daemon is told that a registry is insecure.
+func (v *variant) useCache(request *engine.Variant, doc *buildparams.Document, isInsecure func(repository string) bool) {
 	cache := doc.Options.Cache
 	if cache == nil || cache.Mode == buildparams.CacheOff {
 		return
 	}
-	insecure := strconv.FormatBool(request.Insecure)
 	if cache.Mode == buildparams.CacheInline {
 		request.CacheTo = []engine.Cache{{Type: "inline", Attrs: map[string]string{}}}
-		request.CacheFrom = []engine.Cache{{Type: "registry", Attrs: map[string]string{"ref": v.ref, "registry.insecure": insecure}}}
+		request.CacheFrom = []engine.Cache{{Type: "registry", Attrs: map[string]string{"ref": v.ref, "registry.insecure": strconv.FormatBool(request.Insecure)}}}
 		return
 	}
 	repository := cache.Ref
 	if repository == "" {
 		repository = v.repository
 	}
+	insecure := strconv.FormatBool(isInsecure(repository))
 	scope := cacheScope(doc)
 	request.CacheTo = []engine.Cache{{Type: "registry", Attrs: map[string]string{
 		"ref": v.cacheRef(repository, scope), "registry.insecure": insecure,

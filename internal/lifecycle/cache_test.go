@@ -1,8 +1,12 @@
 package lifecycle_test
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,6 +70,77 @@ func TestBadCache(t *testing.T) {
 	require.NotEmpty(t, out.Images[0].Digest)
 	require.Contains(t, seen.text(t), `"warning"`)
 	require.Contains(t, seen.text(t), "the build goes on without it")
+}
+
+// TestCacheInOtherRegistries: a cache in a registry that is reached as only our configuration says is used where BuildKit can be told
+// how, and otherwise a warning says what to do.
+func TestCacheInOtherRegistries(t *testing.T) {
+	t.Parallel()
+	users := map[string]string{"robot": "right-pass"}
+	tests := []struct {
+		name    string
+		options testbed.RegistryOptions
+		reach   func(t *testing.T, r *testbed.Registry) result.RegistrySettings
+		advice  string // of the warning; "" where the cache works
+	}{
+		{"plain http", testbed.RegistryOptions{Address: testbed.OutsideAddress(t)}, func(*testing.T, *testbed.Registry) result.RegistrySettings {
+			return result.RegistrySettings{PlainHTTP: true}
+		}, ""},
+		{"plain http that nobody told of", testbed.RegistryOptions{Address: testbed.OutsideAddress(t)}, func(*testing.T, *testbed.Registry) result.RegistrySettings {
+			return result.RegistrySettings{}
+		}, "registries.HOST.plain_http"},
+		{"insecure", testbed.RegistryOptions{TLS: true}, func(*testing.T, *testbed.Registry) result.RegistrySettings {
+			return result.RegistrySettings{Insecure: true}
+		}, ""},
+		{"own authority", testbed.RegistryOptions{TLS: true, Address: testbed.OutsideAddress(t)}, func(t *testing.T, r *testbed.Registry) result.RegistrySettings {
+			return result.RegistrySettings{CA: caFile(t, r)}
+		}, "in its buildkitd.toml"},
+		{"own authority on loopback", testbed.RegistryOptions{TLS: true}, func(t *testing.T, r *testbed.Registry) result.RegistrySettings {
+			return result.RegistrySettings{CA: caFile(t, r)}
+		}, "in its buildkitd.toml"},
+		{"credentials", testbed.RegistryOptions{Basic: users}, func(t *testing.T, r *testbed.Registry) result.RegistrySettings {
+			return result.RegistrySettings{Credentials: authFile(t, r.Host, "robot:right-pass")}
+		}, ""},
+		{"wrong credentials", testbed.RegistryOptions{Basic: users}, func(t *testing.T, r *testbed.Registry) result.RegistrySettings {
+			return result.RegistrySettings{Credentials: authFile(t, r.Host, "robot:wrong-pass")}
+		}, "one login for each registry host"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, testbed.RegistryOptions{})
+			b.pushBases(t)
+			caches := testbed.NewRegistry(t, tt.options)
+			url, _ := b.repository(t, "app.git", map[string]string{"Dockerfile": "FROM busybox\nRUN echo ran-the-step; echo " + rand.Text() + " >/n\n"})
+			settings := &result.Settings{Engine: "buildkit", BuildKitHost: b.address, CacheDir: b.cacheDir, Force: true,
+				Registries: map[string]result.RegistrySettings{caches.Host: tt.reach(t, caches)}}
+			document := fmt.Sprintf(`{"source":{"git_repo":{"url":%q}},"target":{"registry":{"url":"@REG"},
+				"images":[{"image":"app","tag":"1","base":"@REG/base/busybox:1"}]},"options":{"cache":{"mode":"registry","ref":"%s/caches/app"}}}`, url, caches.Host)
+			_, seen, err := b.createWith(t, t.Context(), document, settings)
+			require.NoError(t, err)
+			require.Contains(t, seen.text(t), "ran-the-step\n", "the step runs once")
+			require.NotContains(t, seen.text(t), "-pass")
+			if tt.advice != "" {
+				require.Contains(t, seen.text(t), `"warning"`)
+				require.Contains(t, seen.text(t), tt.advice)
+				return
+			}
+			require.NotContains(t, seen.text(t), `"warning"`)
+			settings.BuildKitHost = b.otherMachine(t)
+			_, seen, err = b.createWith(t, t.Context(), document, settings)
+			require.NoError(t, err)
+			require.NotContains(t, seen.text(t), `"warning"`)
+			require.NotContains(t, seen.text(t), "ran-the-step\n", "the step came from the cache")
+		})
+	}
+}
+
+// authFile is a file of credentials for a registry.
+func authFile(t *testing.T, host, login string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "auth.json")
+	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(login))), 0o600))
+	return path
 }
 
 // TestPruneCache removes the caches of one scope, and then those that are old; images stay.

@@ -83,6 +83,9 @@ func (j *job) build(ctx context.Context, opening *opening, pending []*variant, i
 	if err != nil {
 		return err
 	}
+	if err := j.correctBases(ctx, eng, pending); err != nil {
+		return err
+	}
 	if err := j.refuseForeignRuns(pending, eng.Platform, j.abilityOf(ctx, eng)); err != nil {
 		return err
 	}
@@ -148,10 +151,11 @@ func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, 
 	request := engine.Variant{
 		Name: v.ref, Repository: v.repository, Platforms: v.platforms, Overrides: v.overrides(),
 		BuildArgs: v.args, Labels: v.labels, Stage: v.image.Stage, NoCache: j.doc.Options.NoCache,
-		Insecure: j.registry.Insecure(v.repository),
-		Epoch:    j.epoch, Compression: j.doc.Options.Compression, CompressionLevel: j.doc.Options.CompressionLevel,
+		Insecure:    j.registry.Insecure(v.repository),
+		Annotations: v.annotations(j),
+		Epoch:       j.epoch, Compression: j.doc.Options.Compression, CompressionLevel: j.doc.Options.CompressionLevel,
 	}
-	v.useCache(&request, j.doc)
+	v.useCache(&request, j.doc, j.registry.Insecure)
 	if j.pushes || v.pushes {
 		request.Layout = filepath.Join(j.dir, "layout-"+strconv.Itoa(v.index))
 		if err := os.Mkdir(request.Layout, 0o700); err != nil {

@@ -66,7 +66,7 @@ func (j *job) foreignProblem(v *variant, platform int, run dockerfile.ForeignRun
 	return p
 }
 
-// abilityOf asks an engine. Of one that builds on this machine it believes the kernel alone.
+// abilityOf asks an engine. Of one that builds on this machine it believes the kernel alone, if that can be asked.
 func (j *job) abilityOf(ctx context.Context, eng engine.Engine) ability {
 	runner, ok := eng.(engine.Runner)
 	if !ok {
@@ -74,7 +74,7 @@ func (j *job) abilityOf(ctx context.Context, eng engine.Engine) ability {
 	}
 	return func(target ocispecs.Platform) ([]ocispecs.Platform, bool) {
 		can, here := runner.Runs(ctx, target)
-		if here {
+		if here && !j.machine.Blind {
 			return j.machine.Runs(), true
 		}
 		return can, false
@@ -103,6 +103,8 @@ func (j *job) expectedAbility(ctx context.Context) (able ability, done func()) {
 	able = func(target ocispecs.Platform) ([]ocispecs.Platform, bool) {
 		switch {
 		case err != nil || slices.ContainsFunc(nodes, func(n node) bool { return emulation.Contains(n.platforms, target) }):
+			return nil, false
+		case engineName(j.settings) == engineManaged && j.machine.Blind:
 			return nil, false
 		case engineName(j.settings) == engineManaged:
 			return j.machine.Runs(), true

@@ -33,7 +33,8 @@ type job struct {
 	now      func() time.Time
 	machine  emulation.Machine // that engines on this machine run on
 
-	dir      string // temporary, private; removed by close
+	folder   *folder // removed by close
+	dir      string  // its path
 	registry *registry.Client
 	tree     *source.Tree
 	file     *dockerfile.File
@@ -89,9 +90,11 @@ func newJob(doc *buildparams.Document, settings result.Settings, workDir string,
 		}
 		j.variants = append(j.variants, v)
 	}
-	if j.dir, err = os.MkdirTemp("", "image-builder-*"); err != nil {
-		return nil, fault.New(fault.Unavailable, "make a temporary folder: %w", err)
+	if j.folder, err = makeFolder(settings.WorkFolder); err != nil {
+		j.registry.Close()
+		return nil, err
 	}
+	j.dir = j.folder.path
 	return j, nil
 }
 
@@ -117,7 +120,7 @@ func (j *job) close() {
 		_ = j.tree.Close()
 	}
 	j.registry.Close()
-	_ = os.RemoveAll(j.dir)
+	j.folder.remove()
 }
 
 // startPushCheck asks whether the images may be pushed at all, while other things are done. A refusal ends those at once.
@@ -153,7 +156,7 @@ func (j *job) fetchSource(ctx context.Context) error {
 		return err
 	}
 	for _, v := range j.variants {
-		v.labels = merged(sourceLabels(tree), j.doc.Options.Labels, v.image.Labels)
+		v.labels = merged(sourceLabels(tree), j.doc.Options.Labels, v.image.Labels, j.ownership())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@
 // leaves verified images in a registry.
 //
 //	create: source.Fetch → dockerfile.Override → engine.Build → registry.Inspect → registry.Tag → result
+//	delete: registry.Inspect → registry.DeleteTag, for tags that name images of the owner
 //
 // It is the plugin's inside. Parts that do the work (git, BuildKit, registries) have packages of
 // their own; what stands here is the order in which they act and what is checked in between.
@@ -27,6 +28,8 @@ const (
 	EngineNode = "imagebuilder.nodes.Engine"
 
 	Create     = "create"
+	Delete     = "delete"
+	Verify     = "verify"
 	PruneCache = "prune_cache"
 	Doctor     = "doctor"
 )
@@ -54,6 +57,12 @@ func (p *Plugin) Describe(context.Context) (plugin.Description, error) {
 				Name: Create, CanPlan: true, Inputs: schemas.BuildParams(),
 				Description: "build and push the images of a build_params document",
 			}, {
+				Name: Delete, Inputs: tagInputs(removalInput),
+				Description: "remove the tags of a target that name images of the owner that the settings name",
+			}, {
+				Name: Verify, Inputs: tagInputs(nil),
+				Description: "check that the tags of a target name images of the owner that the settings name",
+			}, {
 				Name: PruneCache, Inputs: json.RawMessage(pruneInputs),
 				Description: "remove build caches of a build_params document from its registry",
 			}}},
@@ -78,6 +87,10 @@ func (p *Plugin) Execute(ctx context.Context, req plugin.Request, emit plugin.Si
 	switch {
 	case req.NodeType == ImageNode && req.Operation == Create:
 		return p.image(ctx, req, req.Inputs, emit, func(ctx context.Context, j *job) (any, error) { return j.create(ctx) })
+	case req.NodeType == ImageNode && req.Operation == Delete:
+		return p.tags(ctx, req, emit, func(ctx context.Context, j *job, which tags) (any, error) { return j.deleteTags(ctx, which) })
+	case req.NodeType == ImageNode && req.Operation == Verify:
+		return p.tags(ctx, req, emit, func(ctx context.Context, j *job, _ tags) (any, error) { return j.verifyTags(ctx) })
 	case req.NodeType == ImageNode && req.Operation == PruneCache:
 		which, err := decodePrune(req.Inputs)
 		if err != nil {

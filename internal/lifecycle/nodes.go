@@ -100,6 +100,47 @@ func (j *job) expectedPlatform() (func(target ocispecs.Platform) ocispecs.Platfo
 	}, nil
 }
 
+// correctBases finds the bases of variants anew where the engines turn out to run stages on $BUILDPLATFORM on something else than
+// what the nodes were taken for.
+func (j *job) correctBases(ctx context.Context, eng engine.Engine, variants []*variant) error {
+	expected, err := j.expectedPlatform()
+	if err != nil {
+		return err
+	}
+	surprising := func(p ocispecs.Platform) bool {
+		return platforms.FormatAll(eng.Platform(p)) != platforms.FormatAll(expected(p))
+	}
+	if len(j.settings.Nodes) == 0 || !slices.ContainsFunc(variants, func(v *variant) bool { return slices.ContainsFunc(v.platforms, surprising) }) {
+		return nil
+	}
+	for _, v := range j.variants {
+		v.uses = nil
+	}
+	if err := j.findBases(eng.Platform); err != nil {
+		return err
+	}
+	if err := j.resolveReplacements(ctx); err != nil {
+		return err
+	}
+	if j.doc.Options.NoCache {
+		return nil
+	}
+	return j.computeKeys(ctx)
+}
+
+// nodesFor names, for an image, the node that builds each platform that one claims.
+func nodesFor(v *variant, nodes []node) map[string]string {
+	on := map[string]string{}
+	for i, name := range v.image.Platforms {
+		for _, n := range slices.Backward(nodes) { // the first that claims it builds it
+			if emulation.Contains(n.platforms, v.platforms[i]) {
+				on[name] = n.Address
+			}
+		}
+	}
+	return on
+}
+
 // mayMove tells whether a platform that was meant for a lost node can be built elsewhere. What was planned for its bases must
 // still hold, and the main engine must be known to run its steps.
 func (j *job) mayMove(ctx context.Context, v engine.Variant, target, planned, now ocispecs.Platform, main engine.Engine) bool {

@@ -2,7 +2,9 @@ package lifecycle_test
 
 import (
 	"fmt"
+	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,6 +69,30 @@ func TestNodeThatIsNotThere(t *testing.T) {
 	files := contents(t, b.pull(t, "@REG/copy:1", "linux", "s390x"))
 	require.Equal(t, "copied", files["f"])
 	require.Equal(t, "made\n", files["made"])
+}
+
+// TestUnchangedAwaitsNoNode: where nothing has changed, a node that takes connections and says nothing is not waited for.
+func TestUnchangedAwaitsNoNode(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, testbed.RegistryOptions{})
+	b.pushBases(t)
+	url, _ := b.repository(t, "app.git", map[string]string{
+		"Dockerfile": "FROM --platform=$BUILDPLATFORM busybox:1.36 AS build\nRUN echo made >/made\nFROM busybox:1.36\nCOPY --from=build /made /made\n",
+	})
+	document := fmt.Sprintf(nodesDocument, url)
+	_, _, err := b.create(t, t.Context(), document)
+	require.NoError(t, err)
+	dead, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes connections, and nobody reads them
+	require.NoError(t, err)
+	defer dead.Close()
+	start := time.Now()
+	out, _, err := b.createWith(t, t.Context(), document, b.withNodes(result.Node{Platforms: []string{"linux/386"}, Address: "tcp://" + dead.Addr().String()}))
+	require.NoError(t, err)
+	for _, image := range out.Images {
+		require.True(t, image.Unchanged)
+	}
+	require.Equal(t, "buildkit", out.Engine)
+	require.Less(t, time.Since(start), 10*time.Second, "the node has 15 s to answer")
 }
 
 func TestNodesThatMakeNoSense(t *testing.T) {

@@ -36,12 +36,16 @@ func (j *job) plan(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	nodes, err := nodesOf(j.settings)
+	if err != nil {
+		return nil, err
+	}
 	out := &result.Plan{
 		Source: result.PlanSource{URL: j.tree.URL, Commit: j.tree.Commit, Dockerfile: j.tree.DockerfileName},
 		Engine: engineName(j.settings),
 	}
 	for _, v := range j.variants {
-		image := result.PlanImage{Ref: v.ref, Platforms: v.image.Platforms, Stage: v.image.Stage, Push: result.PushAllowed}
+		image := result.PlanImage{Ref: v.ref, Platforms: v.image.Platforms, Stage: v.image.Stage, Push: result.PushAllowed, Nodes: nodesFor(v, nodes)}
 		seen := map[string]bool{}
 		for _, u := range v.uses {
 			if seen[u.base.Key] {

@@ -16,9 +16,9 @@ import (
 	"imagebuilder/plugin"
 )
 
-func (b *bed) plan(t *testing.T, document string) (*result.Plan, error) {
+func (b *bed) plan(t *testing.T, document string, nodes ...result.Node) (*result.Plan, error) {
 	t.Helper()
-	settings, err := json.Marshal(result.Settings{Engine: "managed", CacheDir: b.cacheDir})
+	settings, err := json.Marshal(result.Settings{Engine: "managed", CacheDir: b.cacheDir, Nodes: nodes})
 	require.NoError(t, err)
 	data, err := lifecycle.New("test").Plan(t.Context(), plugin.Request{
 		NodeType: lifecycle.ImageNode, Operation: lifecycle.Create, WorkDir: t.TempDir(), Settings: settings,
@@ -64,6 +64,22 @@ func TestPlan(t *testing.T) {
 	}
 	require.Zero(t, written.Load())
 	require.Empty(t, b.tags(t, "app"))
+}
+
+// TestPlanNamesNodes: the first node that claims a platform builds it, and nobody is asked whether it is there.
+func TestPlanNamesNodes(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, testbed.RegistryOptions{})
+	b.pushBases(t)
+	url, _ := b.repository(t, "app.git", map[string]string{"Dockerfile": "FROM busybox\nCOPY Dockerfile /\n"})
+	document := `{"source":{"git_repo":{"url":"` + url + `"}},"target":{"registry":{"url":"@REG"},"images":[
+		{"image":"app","tag":"1","base":"@REG/base/busybox:1","platforms":["linux/amd64","linux/386"]},
+		{"image":"app","tag":"2","base":"@REG/base/busybox:1","platforms":["linux/amd64"]}]}}`
+	plan, err := b.plan(t, document, result.Node{Platforms: []string{"linux/arm64", "linux/386"}, Address: "tcp://one.invalid:1"},
+		result.Node{Platforms: []string{"linux/386"}, Address: "tcp://two.invalid:1"})
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"linux/386": "tcp://one.invalid:1"}, plan.Images[0].Nodes)
+	require.Empty(t, plan.Images[1].Nodes)
 }
 
 func TestPlanChecksThePushFirst(t *testing.T) {

@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
 
+	"imagebuilder/internal/engine/managed"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/result"
 	"imagebuilder/internal/testbed"
@@ -90,30 +92,42 @@ RUN cp /unique /from-base
 // only the configuration knows, and with certificates that nobody vouches for. Results name the original.
 func TestMirrors(t *testing.T) {
 	t.Parallel()
+	open := func(*testing.T, *testbed.Registry) result.RegistrySettings { return result.RegistrySettings{} }
+	trusted := func(t *testing.T, r *testbed.Registry) result.RegistrySettings {
+		return result.RegistrySettings{CA: caFile(t, r)}
+	}
+	insecure := func(*testing.T, *testbed.Registry) result.RegistrySettings {
+		return result.RegistrySettings{Insecure: true}
+	}
+	plain := func(*testing.T, *testbed.Registry) result.RegistrySettings {
+		return result.RegistrySettings{PlainHTTP: true}
+	}
+	outside := testbed.OutsideAddress(t)
 	tests := []struct {
 		name    string
-		tls     bool
+		engine  string
+		options testbed.RegistryOptions
 		mirror  func(t *testing.T, r *testbed.Registry) result.RegistrySettings
 		through bool // its content goes through our hands
 	}{
-		{"plain http", false, func(*testing.T, *testbed.Registry) result.RegistrySettings { return result.RegistrySettings{} }, false},
-		{"own authority", true, func(t *testing.T, r *testbed.Registry) result.RegistrySettings {
-			return result.RegistrySettings{CA: caFile(t, r)}
-		}, true},
-		{"insecure", true, func(*testing.T, *testbed.Registry) result.RegistrySettings {
-			return result.RegistrySettings{Insecure: true}
-		}, true},
+		{"plain http", "buildkit", testbed.RegistryOptions{}, open, false},
+		{"plain http from outside", "buildkit", testbed.RegistryOptions{Address: outside}, plain, true},
+		{"own authority", "buildkit", testbed.RegistryOptions{TLS: true}, trusted, true},
+		{"insecure", "buildkit", testbed.RegistryOptions{TLS: true}, insecure, true},
+		{"plain http from outside, managed", "managed", testbed.RegistryOptions{Address: outside}, plain, true},
+		{"own authority, managed", "managed", testbed.RegistryOptions{TLS: true}, trusted, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, testbed.RegistryOptions{})
 			asked := &requests{}
-			mirror := testbed.NewRegistry(t, testbed.RegistryOptions{TLS: tt.tls, Middleware: asked.middleware})
+			tt.options.Middleware = asked.middleware
+			mirror := testbed.NewRegistry(t, tt.options)
 			digests := pushNew(t, mirror, "", "", "proxy/base/tools:1", "proxy/base/app:1", "proxy/base/files:1", "proxy/base/other:1")
 			url, _ := b.repository(t, "app.git", map[string]string{"Dockerfile": offline})
-			settings := &result.Settings{Engine: "buildkit", BuildKitHost: b.address, CacheDir: b.cacheDir,
-				Registries: map[string]result.RegistrySettings{mirror.Host: tt.mirror(t, mirror)}}
+			settings := b.on(t, tt.engine)
+			settings.Registries = map[string]result.RegistrySettings{mirror.Host: tt.mirror(t, mirror)}
 			for _, host := range []string{"apps.invalid", "tools.invalid", "files.invalid"} {
 				settings.Registries[host] = result.RegistrySettings{Mirrors: []string{closedPort(t), mirror.Host + "/proxy"}}
 			}
@@ -123,6 +137,7 @@ func TestMirrors(t *testing.T) {
 				{"image":"app","tag":"under","bases":{"apps.invalid/base/app:1":"apps.invalid/base/other:1"}}]}}`, url)
 			out, seen, err := b.createWith(t, t.Context(), document, settings)
 			require.NoError(t, err)
+			require.Equal(t, tt.engine, out.Engine)
 			require.Contains(t, seen.text(t), "asking elsewhere", "the first mirror does not answer")
 			want := func(tools, app string) map[string]string {
 				return map[string]string{
@@ -157,6 +172,52 @@ func TestMirrors(t *testing.T) {
 			if tt.through {
 				require.LessOrEqual(t, asked.count("/blobs/")-before, 24, "configs of eight images, read by us and by the daemon; no layer")
 			}
+		})
+	}
+}
+
+// on are the settings of an engine: the tests' own by its address, or one that is started for the test.
+func (b *bed) on(t *testing.T, engine string) *result.Settings {
+	t.Helper()
+	if engine == "buildkit" {
+		return &result.Settings{Engine: engine, BuildKitHost: b.address, CacheDir: b.cacheDir}
+	}
+	state := t.TempDir()
+	t.Cleanup(func() { require.NoError(t, managed.Stop(context.Background(), managed.Config{StateDir: state})) })
+	return &result.Settings{Engine: engine, StateDir: state, IdleSeconds: 60, CacheDir: b.cacheDir}
+}
+
+// TestPlainHTTPOutside: a registry that speaks http and is not on loopback is pulled from and pushed to, when the document or the
+// configuration says that it does; otherwise the error says how to.
+func TestPlainHTTPOutside(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []string{"buildkit", "managed"} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, testbed.RegistryOptions{Address: testbed.OutsideAddress(t)})
+			pushNew(t, b.registry, "", "", "base/one:1", "base/two:1")
+			url, _ := b.repository(t, "app.git", map[string]string{
+				"Dockerfile": "FROM " + b.registry.Host + "/base/one:1 AS one\nRUN cp /unique /one\nFROM busybox\nCOPY --from=one /one /\nRUN cp /unique /two\n"})
+			document := func(registry string) string {
+				return fmt.Sprintf(`{"source":{"git_repo":{"url":%q}},"target":{"registry":%s,
+					"images":[{"image":"app","tag":"1","bases":{"busybox":"@REG/base/two:1"},"platforms":["linux/amd64","linux/386"]}]},"options":{"no_cache":true}}`, url, registry)
+			}
+			settings := b.on(t, engine)
+			for _, registry := range []string{`{"url":"http://@REG"}`, `{"url":"@REG","insecure":true}`} {
+				out, _, err := b.createWith(t, t.Context(), document(registry), settings)
+				require.NoError(t, err, registry)
+				require.Equal(t, engine, out.Engine)
+				require.Len(t, out.Images[0].Bases, 2)
+				files := contents(t, b.pull(t, "@REG/app:1", "linux", "386"))
+				require.NotEmpty(t, files["one"])
+				require.NotEqual(t, files["one"], files["two"])
+			}
+			_, _, err := b.createWith(t, t.Context(), document(`{"url":"@REG"}`), settings)
+			require.Equal(t, fault.Invalid, fault.KindOf(err), "%v", err)
+			require.ErrorContains(t, err, "speaks plain http, not https")
+			settings.Registries = map[string]result.RegistrySettings{b.registry.Host: {PlainHTTP: true}}
+			_, _, err = b.createWith(t, t.Context(), document(`{"url":"@REG"}`), settings)
+			require.NoError(t, err)
 		})
 	}
 }

@@ -40,6 +40,7 @@ func (j *job) findUnchanged(ctx context.Context) (images []result.ImageResult, p
 			pending = append(pending, v)
 			continue
 		}
+		j.noteStranger(v, v.there())
 		images[i] = v.unchangedResult(v.there())
 		images[i].Times.Total = seconds(j.now().Sub(start))
 		j.emit.Note(event.Info, v.ref+": unchanged")
@@ -129,6 +130,15 @@ func (v *variant) baseDigests(own map[string]string) map[string]string {
 	return digests
 }
 
+// annotations are what stands in each platform's manifest. The key is there as well as among the labels, because an image that
+// somebody else builds on this one inherits its labels: put under the same tag, it would pass for this one.
+func (v *variant) annotations(j *job) map[string]string {
+	if v.key == "" {
+		return j.ownership()
+	}
+	return merged(j.ownership(), map[string]string{contentkey.KeyLabel: v.key})
+}
+
 // isMadeInto tells whether an image in the registry is what the variant would become: every platform that was asked for,
 // no other, and each made of the very same inputs.
 func (v *variant) isMadeInto(there *registry.Image) bool {
@@ -137,7 +147,7 @@ func (v *variant) isMadeInto(there *registry.Image) bool {
 	}
 	for _, p := range v.platforms {
 		image := find(there, p)
-		if image == nil || image.Labels[contentkey.KeyLabel] != v.key {
+		if image == nil || image.Labels[contentkey.KeyLabel] != v.key || image.Annotations[contentkey.KeyLabel] != v.key {
 			return false
 		}
 	}

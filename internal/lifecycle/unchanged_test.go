@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
 
@@ -141,4 +143,34 @@ func (b *bed) retag(t *testing.T, from, to string) {
 	target, err := name.ParseReference(b.registry.Host + "/" + to)
 	require.NoError(t, err)
 	require.NoError(t, remote.WriteIndex(target, index))
+}
+
+// TestBuiltOnOurs: somebody builds on our image and puts what comes of it under our tag. It has inherited all of our labels.
+func TestBuiltOnOurs(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, testbed.RegistryOptions{})
+	b.pushBases(t)
+	url, _ := b.repository(t, "app.git", map[string]string{"Dockerfile": "FROM busybox\nCOPY . /app/\n", "code": "1"})
+	doc := document(url, "")
+	first := b.mustCreate(t, doc)
+	ours := b.pull(t, first.Ref, "linux", "amd64")
+	config, err := ours.ConfigFile()
+	require.NoError(t, err)
+	layers, err := ours.Layers()
+	require.NoError(t, err)
+
+	theirs, err := mutate.AppendLayers(empty.Image, append(layers, layers[0])...)
+	require.NoError(t, err)
+	built, err := theirs.ConfigFile()
+	require.NoError(t, err)
+	built.Config, built.OS, built.Architecture = config.Config, config.OS, config.Architecture
+	theirs, err = mutate.ConfigFile(theirs, built)
+	require.NoError(t, err)
+	tag, err := name.NewTag(first.Ref)
+	require.NoError(t, err)
+	require.NoError(t, remote.Write(tag, theirs))
+
+	again := b.mustCreate(t, doc)
+	require.False(t, again.Unchanged, "the tag named another image")
+	require.Equal(t, first.Digest, again.Digest)
 }

@@ -42,6 +42,8 @@ type PlatformImage struct {
 	Size     int64             // bytes in the registry: config and compressed layers
 	DiffIDs  []string          // of its layers, from the lowest up
 	Labels   map[string]string
+	// Annotations are the manifest's. Unlike labels, an image that is built on this one does not inherit them.
+	Annotations map[string]string
 }
 
 // Resolve asks what an image reference points to now: its digest, and the platforms that it is for.
@@ -212,7 +214,7 @@ func (i *image) describe(ctx context.Context, data []byte, into *PlatformImage) 
 	if err := json.Unmarshal(blob, &config); err != nil {
 		return nil, fmt.Errorf("its config is not valid: %w", err)
 	}
-	into.Labels = config.Config.Labels
+	into.Labels, into.Annotations = config.Config.Labels, manifest.Annotations
 	into.DiffIDs = nil
 	for _, id := range config.RootFS.DiffIDs {
 		into.DiffIDs = append(into.DiffIDs, id.String())

@@ -1,7 +1,7 @@
 // Package registry talks to image registries: it checks whether a push would be allowed, looks up what
 // an image is, pushes finished images, moves tags, and asks what is served afterwards.
 //
-// It builds nothing and deletes nothing. Credentials are kept in memory; they come from build_params
+// It builds nothing, and deletes nothing but tags. Credentials are kept in memory; they come from build_params
 // for the document's own registry, and otherwise from the user's Docker configuration, which is only read.
 //
 // The protocol is go-containerregistry's. Connections, authentication and retries are this package's

@@ -3,18 +3,9 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"net/http"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/regclient/regclient"
-	"github.com/regclient/regclient/config"
-	"github.com/regclient/regclient/scheme/reg"
-	"github.com/regclient/regclient/types/errs"
-	"github.com/regclient/regclient/types/ref"
-
-	"imagebuilder/internal/fault"
 )
 
 // Tags lists a repository's tags.
@@ -84,37 +75,4 @@ func (c *Client) CacheTime(ctx context.Context, ref string) (time.Time, error) {
 		return json.Unmarshal(data, &config)
 	})
 	return config.newest(), img.fail(ctx, "read cache "+ref, err)
-}
-
-// DeleteTag removes a tag, and nothing else: other tags of the same manifest stay. Where the registry cannot do that, an
-// empty manifest is put under the tag and deleted with it, which is regclient's way.
-func (c *Client) DeleteTag(ctx context.Context, tagged string) error {
-	img, err := c.parse(tagged)
-	if err != nil {
-		return err
-	}
-	ctx = asPush(ctx)
-	action := "delete tag " + tagged
-	if err := img.endpoint.greet(ctx); err != nil {
-		return img.fail(ctx, action, err)
-	}
-	target, err := ref.New(img.ref.Name())
-	if err != nil {
-		return img.fail(ctx, action, err)
-	}
-	host := config.HostNewName(target.Registry)
-	// The endpoint decides how the host is reached, who we are, and whether to try again.
-	host.Hostname, host.TLS, host.User, host.Pass = img.endpoint.host, config.TLSDisabled, "", ""
-	client := regclient.New(
-		regclient.WithConfigHost(*host),
-		regclient.WithRegOpts(
-			reg.WithRetryLimit(1), reg.WithDelay(time.Millisecond, time.Millisecond),
-			reg.WithHTTPClient(&http.Client{Transport: img.endpoint}),
-		),
-	)
-	err = client.TagDelete(ctx, target)
-	if errors.Is(err, errs.ErrNotFound) {
-		return fault.New(fault.NotFound, "%s: it does not exist", action)
-	}
-	return img.fail(ctx, action, err)
 }

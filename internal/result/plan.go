@@ -7,7 +7,7 @@ const PushAllowed = "allowed"
 type Plan struct {
 	Source PlanSource  `json:"source"`
 	Images []PlanImage `json:"images"` // in the order of the document
-	Engine string      `json:"engine"` // that would be used: buildkit or managed
+	Engine string      `json:"engine"` // that would be used: buildkit, docker or managed
 }
 
 // PlanSource is what would be built, resolved.
@@ -23,7 +23,9 @@ type PlanImage struct {
 	Platforms []string   `json:"platforms"`
 	Stage     string     `json:"stage,omitempty"` // absent when it is the last
 	Bases     []PlanBase `json:"bases,omitempty"`
-	Push      string     `json:"push"` // PushAllowed; a plan whose push is refused is an error
+	// Nodes are the addresses of the nodes that would build a platform, by platform. What is not here, the engine builds.
+	Nodes map[string]string `json:"nodes,omitempty"`
+	Push  string            `json:"push"` // PushAllowed; a plan whose push is refused is an error
 }
 
 // PlanBase is a base image that the variant would stand on, or that a stage of it would.

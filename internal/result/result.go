@@ -82,6 +82,9 @@ type Settings struct {
 	Force         bool    `json:"force"`           // build even what has not changed
 	Parallel      int     `json:"parallel"`        // variants built at once; 0 takes the default
 
+	Owner      string `json:"owner,omitempty"`       // whose images these are: a label of each that is built, compared before a tag is removed; "" is nobody's
+	WorkFolder string `json:"work_folder,omitempty"` // where the build's temporary files go, made if it is missing; "" is the system's folder for them
+
 	Registries map[string]RegistrySettings `json:"registries,omitempty"` // by host
 	Nodes      []Node                      `json:"nodes,omitempty"`      // BuildKit daemons that build the platforms they claim; the engine builds the others
 }

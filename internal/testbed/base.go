@@ -101,7 +101,7 @@ func PushBases(ctx context.Context, host string, options BaseOptions) (map[strin
 		if err != nil {
 			return nil, fmt.Errorf("make %s: %w", image.Name, err)
 		}
-		ref, err := name.ParseReference(host + "/" + image.Name)
+		ref, err := name.ParseReference(host+"/"+image.Name, name.Insecure) // plain http or not
 		if err != nil {
 			return nil, fmt.Errorf("push %s: %w", image.Name, err)
 		}

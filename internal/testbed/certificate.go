@@ -17,9 +17,9 @@ import (
 // certificateLife is how long a test's certificates hold: longer than any run, shorter than a habit.
 const certificateLife = 24 * time.Hour
 
-// selfSigned makes an authority and a certificate for this machine's loopback names that it signed.
+// selfSigned makes an authority and a certificate that it signed, for this machine's loopback names and one more address.
 // The second value is the authority's certificate, PEM.
-func selfSigned() (*tls.Config, []byte, error) {
+func selfSigned(also net.IP) (*tls.Config, []byte, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a key: %w", err)
@@ -42,7 +42,7 @@ func selfSigned() (*tls.Config, []byte, error) {
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, also},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
 	if err != nil {

@@ -48,19 +48,28 @@ func DockerKinds() []DockerKind {
 // Legacy tells whether the Engine has the old image store.
 func (k DockerKind) Legacy() bool { return k.containerd == nil || !*k.containerd }
 
+// DockerTCP has an Engine listen on a loopback port besides its socket.
+type DockerTCP struct {
+	CA, Cert, Key string // PEM files: who vouches for clients, and its own certificate; all empty is without TLS
+}
+
 // Docker is a running Engine.
 type Docker struct {
 	Host string // for DOCKER_HOST
+	TCP  string // the same for its port, if it has one
+	// Debian is the folder that Debian's docker.io and openssh-server are unpacked in.
+	Debian string
 
-	dir     string
-	cmd     *exec.Cmd
-	done    chan struct{} // closed when it has ended
-	bridged bool          // there was a docker0 before
+	dir    string
+	bridge string
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when it has ended
 }
 
 // StartDocker starts an Engine that has nothing in common with any other on this machine: socket, data and settings are in a
-// folder of its own, and it leaves the packet filter alone. It needs root. Close stops it and removes all of it.
-func StartDocker(ctx context.Context, kind DockerKind) (*Docker, error) {
+// folder of its own, its containers have a bridge of their own, and it leaves the packet filter alone. It needs root. Close stops it
+// and removes all of it.
+func StartDocker(ctx context.Context, kind DockerKind, listen ...DockerTCP) (*Docker, error) {
 	root, err := repositoryRoot()
 	if err != nil {
 		return nil, err
@@ -74,11 +83,15 @@ func StartDocker(ctx context.Context, kind DockerKind) (*Docker, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Docker{Host: "unix://" + filepath.Join(dir, "docker.sock"), dir: dir, done: make(chan struct{})}
-	_, err = net.InterfaceByName("docker0")
-	d.bridged = err == nil
-	if err := d.start(engines, program, kind); err != nil {
+	d := &Docker{
+		Host: "unix://" + filepath.Join(dir, "docker.sock"), Debian: filepath.Join(engines, "debian"),
+		dir: dir, done: make(chan struct{}),
+	}
+	if d.bridge, err = layBridge(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start Docker Engine %s: %w", kind.Name, err), os.RemoveAll(dir))
+	}
+	if err := d.start(program, kind, listen); err != nil {
+		return nil, errors.Join(fmt.Errorf("start Docker Engine %s: %w", kind.Name, err), removeBridge(d.bridge), os.RemoveAll(dir))
 	}
 	if err := d.wait(ctx); err != nil {
 		said, _ := os.ReadFile(filepath.Join(dir, "log"))
@@ -87,7 +100,7 @@ func StartDocker(ctx context.Context, kind DockerKind) (*Docker, error) {
 	return d, nil
 }
 
-func (d *Docker) start(engines, program string, kind DockerKind) error {
+func (d *Docker) start(program string, kind DockerKind, listen []DockerTCP) error {
 	settings := "{}"
 	if kind.containerd != nil {
 		settings = fmt.Sprintf(`{"features":{"containerd-snapshotter":%t}}`, *kind.containerd)
@@ -102,10 +115,19 @@ func (d *Docker) start(engines, program string, kind DockerKind) error {
 	defer func() { _ = log.Close() }()
 	d.cmd = exec.Command(program, "--config-file", filepath.Join(d.dir, "daemon.json"),
 		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"),
-		"--host", d.Host, "--iptables=false", "--ip6tables=false", "--userland-proxy=false")
-	debian := filepath.Join(engines, "debian", "usr")
-	d.cmd.Env = append(os.Environ(), "PATH="+filepath.Join(debian, "bin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin",
-		"LD_LIBRARY_PATH="+filepath.Join(debian, "lib", "x86_64-linux-gnu"))
+		"--host", d.Host, "--bridge", d.bridge, "--iptables=false", "--ip6tables=false", "--userland-proxy=false")
+	for _, tcp := range listen {
+		if d.TCP, err = freeAddress(); err != nil {
+			return err
+		}
+		d.cmd.Args = append(d.cmd.Args, "--host", d.TCP)
+		if tcp == (DockerTCP{}) {
+			d.cmd.Args = append(d.cmd.Args, "--tls=false") // said on purpose: it starts at once
+		} else {
+			d.cmd.Args = append(d.cmd.Args, "--tlsverify", "--tlscacert", tcp.CA, "--tlscert", tcp.Cert, "--tlskey", tcp.Key)
+		}
+	}
+	d.cmd.Env = append(os.Environ(), "PATH="+d.Bin()+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", d.Libraries())
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,            // a terminal's ^C goes to the test, which stops it in good order
@@ -122,6 +144,15 @@ func (d *Docker) start(engines, program string, kind DockerKind) error {
 		close(d.done)
 	}()
 	return <-started
+}
+
+// Bin is a folder with a docker command, for PATH.
+func (d *Docker) Bin() string { return filepath.Join(d.Debian, "usr", "bin") }
+
+// Libraries is the environment in which Debian's programs find their libraries.
+func (d *Docker) Libraries() string {
+	const triplet = "x86_64-linux-gnu"
+	return "LD_LIBRARY_PATH=" + filepath.Join(d.Debian, "lib", triplet) + ":" + filepath.Join(d.Debian, "usr", "lib", triplet)
 }
 
 // wait polls until the Engine answers.
@@ -172,10 +203,7 @@ func (d *Docker) Close() error {
 			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
 		}
 	}
-	if !d.bridged {
-		_ = exec.Command("ip", "link", "delete", "docker0").Run() // gone already when another Engine did it
-	}
-	return os.RemoveAll(d.dir)
+	return errors.Join(removeBridge(d.bridge), os.RemoveAll(d.dir))
 }
 
 // lastLines is the end of a log.

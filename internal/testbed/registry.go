@@ -78,7 +78,7 @@ func (r *Registry) start(options RegistryOptions) error {
 	r.Host = host
 	var certificate *tls.Config
 	if options.TLS {
-		if certificate, r.CAPEM, err = selfSigned(); err != nil {
+		if certificate, r.CAPEM, err = selfSigned(listener.Addr().(*net.TCPAddr).IP); err != nil {
 			return errors.Join(err, listener.Close())
 		}
 	}
@@ -214,6 +214,7 @@ func serve(listener net.Listener, handler http.Handler, certificate *tls.Config)
 type T interface {
 	Helper()
 	Cleanup(func())
+	TempDir() string
 	Fatalf(format string, args ...any)
 }
 

@@ -20,9 +20,9 @@ import (
 // TestBasesThatTheDaemonCannotPull: every Engine builds on images of a registry whose authority only the configuration knows, for
 // itself and for another platform, under the image and in a stage that it only copies from.
 func TestBasesThatTheDaemonCannotPull(t *testing.T) {
-	for _, kind := range testbed.DockerKinds() {
+	for _, kind := range kinds() {
 		t.Run(kind.Name, func(t *testing.T) {
-			host := startDocker(t, kind)
+			host := startDocker(t, kind).Host
 			b := newBed(t, testbed.RegistryOptions{})
 			mirror := testbed.NewRegistry(t, testbed.RegistryOptions{TLS: true})
 			platforms := []string{"linux/amd64", "linux/386"}

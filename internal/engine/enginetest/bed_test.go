@@ -28,6 +28,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
 
+	"imagebuilder/internal/contentkey"
+	"imagebuilder/internal/engine/managed"
 	"imagebuilder/internal/lifecycle"
 	"imagebuilder/internal/result"
 	"imagebuilder/internal/testbed"
@@ -35,21 +37,11 @@ import (
 )
 
 // bed is a registry with base images, and sources.
-type bed struct {
-	registry *testbed.Registry
-	git      *testbed.GitServer
-	gitRoot  string
-	cacheDir string
-}
+type bed struct{ *testbed.Site }
 
 func newBed(t *testing.T, options testbed.RegistryOptions) *bed {
 	t.Helper()
-	b := &bed{registry: testbed.NewRegistry(t, options), gitRoot: t.TempDir(), cacheDir: t.TempDir()}
-	var err error
-	b.git, err = testbed.StartGit(b.gitRoot, testbed.GitOptions{})
-	require.NoError(t, err)
-	t.Cleanup(b.git.Close)
-	return b
+	return &bed{testbed.NewSite(t, options)}
 }
 
 // files makes a git repository of files and gives its URL.
@@ -64,9 +56,8 @@ func (b *bed) files(t *testing.T, name string, files map[string]string) string {
 
 func (b *bed) tree(t *testing.T, name string, files fs.FS) string {
 	t.Helper()
-	_, err := testbed.InitRepo(files, filepath.Join(b.gitRoot, name), testbed.RepoOptions{})
-	require.NoError(t, err)
-	return b.git.URL + "/" + name
+	url, _ := b.Repository(t, name, files)
+	return url
 }
 
 // heard collects what a build tells.
@@ -102,13 +93,13 @@ func (b *bed) create(t *testing.T, ctx context.Context, settings result.Settings
 
 func (b *bed) createWith(t *testing.T, ctx context.Context, settings result.Settings, document string, also func(plugin.Event)) (*result.Result, *heard, error) {
 	t.Helper()
-	settings.CacheDir = b.cacheDir
+	settings.CacheDir = b.CacheDir
 	set, err := json.Marshal(settings)
 	require.NoError(t, err)
 	seen := &heard{steps: map[string]string{}}
 	data, err := lifecycle.New("test").Execute(ctx, plugin.Request{
 		NodeType: lifecycle.ImageNode, Operation: lifecycle.Create, WorkDir: t.TempDir(), Settings: set,
-		Inputs: json.RawMessage(strings.ReplaceAll(document, "@REG", b.registry.Host)),
+		Inputs: json.RawMessage(strings.ReplaceAll(document, "@REG", b.Registry.Host)),
 	}, func(e plugin.Event) {
 		seen.add(e)
 		also(e)
@@ -138,6 +129,9 @@ func (b *bed) look(t *testing.T, pinned, platform string) look {
 	p := platforms.MustParse(platform)
 	image, err := remote.Image(ref, remote.WithPlatform(v1.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}))
 	require.NoError(t, err)
+	manifest, err := image.Manifest()
+	require.NoError(t, err)
+	require.Equal(t, owner, manifest.Annotations[contentkey.OwnerLabel])
 	var l look
 	layers, err := image.Layers()
 	require.NoError(t, err)
@@ -219,36 +213,40 @@ func contents(t *testing.T, layer v1.Layer) map[string]string {
 	}
 }
 
-// tags are the tags of a repository, none when the registry does not know it.
-func (b *bed) tags(t *testing.T, repository string) []string {
-	t.Helper()
-	repo, err := name.NewRepository(b.registry.Host + "/" + repository)
-	require.NoError(t, err)
-	tags, err := remote.List(repo)
-	if err != nil {
-		require.ErrorContains(t, err, "NAME_UNKNOWN")
-		return nil
-	}
-	slices.Sort(tags)
-	return tags
-}
-
-// TestMain keeps the tests away from the configuration of whoever runs them.
+// TestMain keeps the tests away from the configuration of whoever runs them, and lets the test binary be the supervisor of the
+// managed engine, as the plugin is.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == lifecycle.SupervisorCommand {
+		os.Exit(managed.Supervise(context.Background(), os.Args[2:]))
+	}
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "these tests start Docker Engines, which takes root")
 		os.Exit(1)
 	}
-	dir, err := os.MkdirTemp("", "engine-test-*")
+	code, err := run(m)
 	if err != nil {
 		panic(err)
 	}
-	for name, value := range map[string]string{"DOCKER_CONFIG": dir, "DOCKER_HOST": "", "DOCKER_CONTEXT": ""} {
+	os.Exit(code)
+}
+
+func run(m *testing.M) (int, error) {
+	root, err := testbed.RepoRoot()
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "engine-test-*")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	for name, value := range map[string]string{
+		"DOCKER_CONFIG": dir, "DOCKER_HOST": "", "DOCKER_CONTEXT": "", "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": "",
+		"PATH": filepath.Join(root, "bin") + ":" + os.Getenv("PATH"), // buildkitd is there
+	} {
 		if err := os.Setenv(name, value); err != nil {
-			panic(err)
+			return 0, err
 		}
 	}
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	return m.Run(), nil
 }

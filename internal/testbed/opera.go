@@ -1,0 +1,56 @@
+package testbed
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Opera is an environment with a version of the xOpera orchestrator, which scripts/opera.sh has made.
+type Opera struct {
+	Version string // of opera
+	Core    string // of ansible-core: the first two numbers
+	Bin     string // folder with the commands
+}
+
+// String names it, for a test.
+func (o Opera) String() string { return "opera " + o.Version + " core " + o.Core }
+
+// Versions that environments are made for. The first of ansible-core is the one that scripts/opera.sh takes by itself.
+func operaVersions() []string { return []string{"0.6.6", "0.6.9", "0.7.0"} }
+func coreVersions() []string  { return []string{"2.19", "2.16"} }
+
+// Operas are the environments with every version of opera: with the newest ansible-core, and if older is true with the
+// oldest one too.
+func Operas(t T, older bool) []Opera {
+	t.Helper()
+	root, err := RepoRoot()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	var all []Opera
+	for i, core := range coreVersions() {
+		folder := filepath.Join(root, ".work", "opera")
+		if i > 0 {
+			if !older {
+				break
+			}
+			folder += "-core" + core
+		}
+		for _, version := range operaVersions() {
+			env := filepath.Join(folder, "opera-"+version)
+			if _, err := os.Stat(filepath.Join(env, "complete")); err != nil {
+				t.Fatalf("opera %s with ansible-core %s is not here: %v; %s makes it", version, core, err, operaCommand(core, folder))
+			}
+			all = append(all, Opera{Version: version, Core: core, Bin: filepath.Join(env, "bin")})
+		}
+	}
+	return all
+}
+
+func operaCommand(core, folder string) string {
+	if core == coreVersions()[0] {
+		return "scripts/opera.sh"
+	}
+	return fmt.Sprintf("make opera, or ANSIBLE_CORE=%s.x scripts/opera.sh %s,", core, folder)
+}
