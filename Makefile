@@ -9,7 +9,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # What runs on the user's own machine, which may have no Linux: it must compile there too.
 HOSTS := ./cmd/... ./plugin/...
-GENERATED := plugin/internal/pluginpb/*.pb.go
+GENERATED := plugin/internal/pluginpb/*.pb.go library/image/data_types.yaml
 TESTFLAGS :=
 FUZZTIME := 5s
 BENCHFLAGS :=
@@ -30,29 +30,73 @@ run: setup build ## the main job, end to end: a sample repository, two variants,
 build: ## the executables, into bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
+.PHONY: csar
+csar: ## an archive for TOSCA orchestrators, build/image-builder-VERSION.csar: opera deploy -i inputs.yaml ARCHIVE
+	@go run ./internal/csar/pack -version $(VERSION) -o build/image-builder-$(VERSION).csar tosca/docker_image_definition.yaml
+
+# What make image makes, and where it goes: see docs/container-image.md.
+IMAGE_PLATFORMS := linux/amd64,linux/arm64
+IMAGE_NAME := image-builder
+IMAGE_REGISTRY :=
+IMAGE_BASE :=
+comma := ,
+
+.PHONY: image
+image: setup build ## the container image of image-builder: docs/container-image.md
+	VERSION=$(VERSION) scripts/image.sh .work/image/context $(subst linux/,,$(subst $(comma), ,$(IMAGE_PLATFORMS)))
+	go build -o .work/ownimage ./internal/ownimage
+	.work/ownimage -version '$(VERSION)' -epoch $$(git log -1 --format=%ct 2>/dev/null || date +%s) -platforms '$(IMAGE_PLATFORMS)' \
+	  -image '$(IMAGE_NAME)' -registry '$(IMAGE_REGISTRY)' -base '$(IMAGE_BASE)'
+
 .PHONY: setup
 setup: ## what builds need on this machine: Debian's runc and git, BuildKit's daemon into bin/
 	scripts/setup.sh packages
 	scripts/setup.sh engine
 
+.PHONY: opera
+opera: ## the xOpera orchestrator in each version that is supported, into .work/; about a minute, the first time
+	scripts/opera.sh
+	ANSIBLE_CORE=2.16.19 scripts/opera.sh .work/opera-core2.16
+
 .PHONY: test
-test: setup build ## every test, and each fuzz target for FUZZTIME (5s)
+test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
 	scripts/setup.sh packages iproute2 git-lfs
 	scripts/setup.sh emulation
+	scripts/setup.sh puccini
 	scripts/bases.sh .work/bases
 	go test -timeout 15m $(TESTFLAGS) ./...
+	@# it takes a Docker Engine, and so root
+	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-wrapper; else echo 'not tested: scripts/image-builder-cli.sh; as root: make test-wrapper'; fi
 	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: test-wrapper
+test-wrapper: ## the container image and scripts/image-builder-cli.sh with a Docker Engine; as root
+	scripts/setup.sh packages iproute2
+	scripts/setup.sh engine
+	scripts/engines.sh debian
+	go test -timeout 10m -tags docker -count=1 $(TESTFLAGS) ./internal/wrapper
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for five minutes
 	scripts/fuzz.sh 5m
 
+# Starting a Docker Engine takes root.
+AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "sudo -n env PATH=$$PATH")
+ENGINE_TESTS = go test -timeout 30m -exec '$(AS_ROOT)' -tags engines -run '^Test(Engines|Addresses|BasesThat|CutDocker)' -count=1 $(TESTFLAGS) ./internal/engine ./internal/engine/enginetest
+
+.PHONY: test-docker
+test-docker: setup ## builds with Docker 20.10 and 29, each image store; as root. A part of `make test`
+	scripts/setup.sh packages iproute2
+	scripts/engines.sh debian 29
+	scripts/bases.sh .work/bases
+	$(ENGINE_TESTS) -short
+
 .PHONY: test-engines
-test-engines: setup ## the same builds with five Docker Engines and BuildKit; as root; gets the Engines first
+test-engines: setup ## the same with five Docker Engines and every awkward Dockerfile; as root; gets the Engines first
 	scripts/setup.sh packages iproute2
 	scripts/engines.sh
 	scripts/bases.sh .work/bases
-	go test -timeout 15m -tags engines -count=1 $(TESTFLAGS) ./internal/engine/enginetest
+	$(ENGINE_TESTS)
 
 .PHONY: soak
 soak: setup ## tests that take minutes: a step that is silent for five on a healthy link
@@ -61,7 +105,7 @@ soak: setup ## tests that take minutes: a step that is silent for five on a heal
 	go test -timeout 15m -tags soak -run Minutes $(TESTFLAGS) ./internal/engine/
 
 .PHONY: bench
-bench: setup build ## image-builder beside buildctl, buildx and buildah, into docs/benchmarks.md; BENCHFLAGS="-rows 1,5"
+bench: setup build opera ## image-builder beside buildctl, buildx and buildah, into docs/benchmarks.md; BENCHFLAGS="-rows 1,5"
 	scripts/bench.sh
 	go build -o .work/bench/bench ./internal/bench
 	.work/bench/bench $(BENCHFLAGS)
@@ -70,18 +114,19 @@ bench: setup build ## image-builder beside buildctl, buildx and buildah, into do
 verify: ## formatting, vet, linters, generated code, scripts
 	scripts/setup.sh packages shellcheck
 	scripts/setup.sh lint
-	@files=$$(gofmt -l cmd internal plugin schemas scripts); [ -z "$$files" ] || { echo "not formatted:"; echo "$$files"; exit 1; }
+	@files=$$(gofmt -l cmd internal plugin schemas scripts tosca); [ -z "$$files" ] || { echo "not formatted:"; echo "$$files"; exit 1; }
 	go vet ./...
+	go vet -tags soak,engines ./internal/engine/...
 	@# a processor of each: what differs between systems is the system
-	for target in darwin/arm64 windows/amd64; do \
-	  GOOS=$${target%/*} GOARCH=$${target#*/} go vet $(HOSTS) && GOOS=$${target%/*} GOARCH=$${target#*/} go build -o .work/$$target/ $(HOSTS) || exit 1; done
+	for target in darwin/arm64 windows/amd64 linux/arm64; do \
+	  GOOS=$${target%/*} GOARCH=$${target#*/} go vet ./... && GOOS=$${target%/*} GOARCH=$${target#*/} go build -o .work/$$target/ $(HOSTS) || exit 1; done
 	.work/tools/golangci-lint run --allow-serial-runners
 	@was=$$(cat $(GENERATED) | sha256sum); scripts/generate.sh && [ "$$was" = "$$(cat $(GENERATED) | sha256sum)" ] || \
 	  { echo "generated code was stale, and is fresh now: commit $(GENERATED)"; exit 1; }
 	shellcheck scripts/*.sh .ci/run
 
 .PHONY: clean
-clean: ## remove bin/ and .work/; an engine that runs there ends by itself
+clean: ## remove bin/, build/ and .work/; an engine that runs there ends by itself
 	@# a rootless engine's files belong to ids that only a user namespace may touch
-	rm -rf .work 2>/dev/null || bin/rootlesskit rm -rf .work
-	rm -rf bin
+	rm -rf .work 2>/dev/null || bin/rootlesskit rm -rf .work 2>/dev/null || sudo -n rm -rf .work # the last: what tests did as root
+	rm -rf bin build

@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 duration=${1:?usage: fuzz.sh DURATION}
-grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd internal plugin schemas | sort | while IFS=: read -r file func; do
+grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd internal plugin schemas tosca | sort | while IFS=: read -r file func; do
   go test -run '^$' -fuzz "^${func#func }\$" -fuzztime "$duration" -fuzzminimizetime 5s "./$(dirname "$file")" </dev/null
 done

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Generates the committed Go code of the plugin's wire protocol. No protoc is needed: buf compiles, and
-# everything is installed, pinned, into .work/tools. "make verify" runs this and wants no difference.
+# Generates what is committed and derived: the TOSCA data types of build_params, from its JSON Schema, and the Go
+# code of the plugin's wire protocol. No protoc is needed: buf compiles, and everything is installed, pinned, into
+# .work/tools. "make verify" runs this and wants no difference.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -24,6 +25,9 @@ install() {
 }
 
 mkdir -p "$tools"
+go run ./internal/datatypes/generate >"$tools/data_types.yaml"
+mv "$tools/data_types.yaml" library/image/data_types.yaml
+
 install buf github.com/bufbuild/buf/cmd/buf "$buf"
 install protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go "$protobuf"
 install protoc-gen-go-grpc google.golang.org/grpc/cmd/protoc-gen-go-grpc "$grpc"

@@ -7,6 +7,7 @@
 #   setup.sh emulation           qemu-user-static, registered so that a RUN can be carried out for foreign platforms;
 #                                needs bin/image-builder, and root or sudo
 #   setup.sh lint                golangci-lint, into .work/tools
+#   setup.sh puccini             puccini-tosca, into .work/tools, from the module in scripts/puccini: tests let it check our TOSCA
 #
 # No foreign architecture is added, and no package list or daemon configuration is changed.
 set -euo pipefail
@@ -40,6 +41,15 @@ lint() {
   say "building golangci-lint $lint_version"
   GOBIN=$tools GOFLAGS='' CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$lint_version"
   done_with .work/lint.stamp "$lint_version"
+}
+
+puccini() {
+  local stamp=.work/puccini.stamp inputs
+  inputs=$(go version; sha256sum scripts/puccini/go.mod scripts/puccini/go.sum)
+  if fresh "$stamp" "$inputs" && [ -x .work/tools/puccini-tosca ]; then return; fi
+  say "building puccini-tosca; the first time takes a minute"
+  CGO_ENABLED=0 go -C scripts/puccini build -trimpath -ldflags='-s -w' -o "$PWD/.work/tools/" github.com/tliron/puccini/executables/puccini-tosca
+  done_with "$stamp" "$inputs"
 }
 
 # Without root or sudo, image-builder says what to do, and that nothing is to be done where all is there.
@@ -84,7 +94,7 @@ packages() {
 }
 
 case ${1-} in
-engine | emulation | lint | packages) "$@" ;;
+engine | emulation | lint | packages | puccini) "$@" ;;
 *)
   sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2
   exit 2

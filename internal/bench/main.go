@@ -38,6 +38,8 @@ func allWork() []work {
 		{name: "4", what: "git: 50 MB, 3,000 commits", run: gitFetch},
 		{name: "5", what: "start-up and memory", run: startUp},
 		{name: "6", what: "50 builds at once", run: manyBuilds},
+		{name: "7", what: "one image, deployed by opera and by image-builder itself", run: deployOne},
+		{name: "8", what: "12 images in three levels, deployed", run: deployGraph},
 	}
 }
 

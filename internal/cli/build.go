@@ -52,11 +52,16 @@ the images fail, it says which, and the exit code tells why.`,
 			return a.runBuild(cmd.Context(), o)
 		},
 	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+// addFlags adds the flags of build to a command.
+func (o *buildOptions) addFlags(cmd *cobra.Command) {
 	o.add(cmd)
 	cmd.Flags().BoolVar(&o.settings.force, "force", false, "build also what has not changed since the image that the tag names was built")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would be built, as plan does, and build nothing")
 	cmd.Flags().StringVar(&o.resultFile, "result-file", "", "also write the result, as JSON, to this `FILE`, whether or not all images could be built")
-	return cmd
 }
 
 func (a *app) runBuild(ctx context.Context, o *buildOptions) error {

@@ -55,6 +55,9 @@ func Main(ctx context.Context, host Host, args []string, version string) (code i
 	}()
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	if err := a.takeEnvironment(ctx); err != nil {
+		return a.report(err)
+	}
 
 	root := a.root()
 	root.SetArgs(args)
@@ -142,7 +145,7 @@ wrong, 3 cancelled, 4 denied, 75 something did not answer (try again).`,
 	root.SetHelpCommand(a.helpCommand())
 	root.AddCommand(
 		a.buildCommand(), a.planCommand(), a.validateCommand(), a.convertCommand(),
-		a.exampleCommand(), a.cacheCommand(), a.doctorCommand(), a.versionCommand(),
+		a.exampleCommand(), a.cacheCommand(), a.doctorCommand(), a.deployCommand(), a.outputsCommand(), a.undeployCommand(), a.infoCommand(), a.lifecycleCommand(), a.needsCommand(), a.versionCommand(),
 	)
 	a.completionCommand(root)
 	return root

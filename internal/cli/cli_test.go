@@ -9,11 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/containerd/console"
 	"github.com/stretchr/testify/require"
 
 	"imagebuilder/internal/cli"
@@ -94,21 +92,6 @@ func TestCancelledWhileReading(t *testing.T) {
 	}
 }
 
-// TestCancelledWhileOpening has a pipe that nobody writes to.
-func TestCancelledWhileOpening(t *testing.T) {
-	t.Parallel()
-	pipe := filepath.Join(t.TempDir(), "build.yaml")
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	h, _, stderr := host(nil)
-	require.Equal(t, fault.ExitCancelled, cli.Main(ctx, h, []string{"validate", pipe}, "v1"))
-	require.Equal(t, "error: cancelled\n", stderr.String())
-	unblock, err := os.OpenFile(pipe, os.O_RDWR, 0)
-	require.NoError(t, err)
-	require.NoError(t, unblock.Close())
-}
-
 type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }
@@ -119,50 +102,4 @@ func TestUnreadableInput(t *testing.T) {
 	h.In = readFunc(func([]byte) (int, error) { return 0, errors.New("the tape is torn") })
 	require.Equal(t, fault.ExitInvalid, cli.Main(t.Context(), h, []string{"validate", "-"}, "v1"))
 	require.Equal(t, "error: read standard input: the tape is torn\n", stderr.String())
-}
-
-// TestTerminal has a terminal for both outputs: the display, then the result as a table.
-func TestTerminal(t *testing.T) {
-	t.Parallel()
-	scripted, err := exec.LookPath("scripted-plugin")
-	require.NoError(t, err)
-	run := func(args ...string) (int, string) {
-		pty, path, err := console.NewPty()
-		require.NoError(t, err)
-		defer pty.Close()
-		require.NoError(t, pty.Resize(console.WinSize{Width: 120, Height: 30}))
-		tty, err := os.OpenFile(path, os.O_RDWR, 0)
-		require.NoError(t, err)
-		screen := make(chan string)
-		go func() {
-			data, _ := io.ReadAll(pty) // ends with an error once the terminal is closed
-			screen <- string(data)
-		}()
-		h, _, _ := host(map[string]string{"TERM": "xterm", "IMAGE_BUILDER_PLUGIN": scripted})
-		h.In, h.Out, h.Err = strings.NewReader(okDocument), tty, tty
-		code := cli.Main(t.Context(), h, args, "v1")
-		require.NoError(t, tty.Close())
-		return code, strings.ReplaceAll(<-screen, "\r\n", "\n")
-	}
-
-	code, screen := run("build", "-")
-	require.Equal(t, fault.ExitOK, code, screen)
-	require.Contains(t, screen, "[+] Building")
-	require.Contains(t, screen, "=> [app:v1] RUN make")
-	require.Contains(t, screen, "warning: the disk is nearly full\nIMAGE  ")
-	require.NotContains(t, screen, "pushed localhost:5000", "the table says it already")
-
-	code, screen = run("build", "-", "--set", "options.build_args.DO=partial")
-	require.Equal(t, fault.ExitFailed, code)
-	require.True(t, strings.HasSuffix(screen, "RUN make: exit code 2\nhint: read what make says\n"), screen)
-
-	code, screen = run("build", "-", "--progress", "plain", "--output", "json")
-	require.Equal(t, fault.ExitOK, code)
-	require.Contains(t, screen, "#1 DONE 1.5s\n")
-	require.Contains(t, screen, `"engine": "managed"`)
-	require.Contains(t, screen, "pushed localhost:5000/app:v1")
-
-	code, screen = run("doctor")
-	require.Equal(t, fault.ExitOK, code)
-	require.Contains(t, screen, "ok  engine managed v0.33.1\n")
 }

@@ -76,8 +76,10 @@ func setUp(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("SCRIPTED", path)
+	env.Setenv("TEMPLATES", filepath.Join(root, "tosca"))
 	env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+filepath.Join(root, "bin")) // buildkitd
 	env.Setenv("IMAGE_BUILDER_CACHE_DIR", filepath.Join(env.WorkDir, "cache"))
+	env.Setenv("IMAGE_BUILDER_STATE_DIR", filepath.Join(env.WorkDir, "state")) // an engine of our own is nobody else's
 	env.Defer(func() {
 		var left []string
 		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -91,11 +93,17 @@ func setUp(env *testscript.Env) error {
 	return nil
 }
 
-// leftBehind lists the temporary files of a script, and the processes that run in its environment.
+// leftBehind lists the temporary files of a script, the processes that run in its environment, and the managed engines that
+// were started from here: those of the script, and any whose state is in no script's folder.
 func leftBehind(env *testscript.Env) (left []string) {
 	files, _ := os.ReadDir(env.Getenv("TMPDIR")) // it need not be there
 	for _, f := range files {
 		left = append(left, f.Name())
+	}
+	for _, state := range testbed.ManagedEngines(filepath.Dir(env.Getenv("SCRIPTED"))) {
+		if within(env.WorkDir, state) || !within(filepath.Dir(env.WorkDir), state) {
+			left = append(left, "managed engine in "+state)
+		}
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, p := range processes {
@@ -105,6 +113,10 @@ func leftBehind(env *testscript.Env) (left []string) {
 		}
 	}
 	return left
+}
+
+func within(folder, path string) bool {
+	return strings.HasPrefix(path, folder+string(filepath.Separator))
 }
 
 // exits CODE COMMAND... runs a command, as exec does, and wants that exit code.
@@ -131,8 +143,9 @@ func checkCode(ts *testscript.TestScript, want string, err error) {
 	}
 }
 
-// interrupt SIGNALS WHEN CODE COMMAND... runs a command, sends it the signals (as INT:TERM) once WHEN stands on its
-// standard error, and wants the exit code, or minus the signal that it died of. Its outputs are the files out and err.
+// interrupt SIGNALS WHEN CODE COMMAND... runs a command, sends it a signal (as INT) once WHEN stands on its standard error, and wants
+// the exit code, or minus the signal that it died of. Of two (as INT:TERM) the second one is sent when the command has passed the first
+// on to the plugin, which makes the file heard: sent at once, they might be taken in any order. Its outputs are the files out and err.
 func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 4 {
 		ts.Fatalf("usage: interrupt SIGNALS WHEN CODE COMMAND...")
@@ -144,7 +157,7 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.CommandContext(ctx, path, args[4:]...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WORK", "BUILDKIT_HOST", "IMAGE_BUILDER_CACHE_DIR"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WORK", "BUILDKIT_HOST", "IMAGE_BUILDER_CACHE_DIR", "IMAGE_BUILDER_STATE_DIR"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	out, err := os.Create(ts.MkAbs("out"))
@@ -155,16 +168,27 @@ func interrupt(ts *testscript.TestScript, neg bool, args []string) {
 	defer stderr.Close()
 	cmd.Stdout, cmd.Stderr = out, stderr
 	ts.Check(cmd.Start())
-	for ctx.Err() == nil {
-		if said, err := os.ReadFile(stderr.Name()); err == nil && strings.Contains(string(said), args[1]) {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	for _, name := range filepath.SplitList(args[0]) {
-		ts.Check(cmd.Process.Signal(names[name]))
+	await(ctx, func() bool {
+		said, err := os.ReadFile(stderr.Name())
+		return err == nil && strings.Contains(string(said), args[1])
+	})
+	first, second, two := strings.Cut(args[0], ":")
+	ts.Check(cmd.Process.Signal(names[first]))
+	if two {
+		await(ctx, func() bool {
+			_, err := os.Stat(ts.MkAbs("heard"))
+			return err == nil
+		})
+		ts.Check(cmd.Process.Signal(names[second]))
 	}
 	checkCode(ts, args[2], cmd.Wait())
+}
+
+// await waits until something is so, or the context ends.
+func await(ctx context.Context, so func() bool) {
+	for !so() && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // mode MODE FILE wants a file's permissions, in octal.

@@ -27,6 +27,7 @@ func (scriptedPlugin) Describe(context.Context) (plugin.Description, error) {
 	return plugin.Description{Name: "scripted-plugin", Version: "v9", Nodes: []plugin.NodeType{
 		{Name: "imagebuilder.nodes.Image", Operations: []plugin.Operation{{Name: "create", CanPlan: true}}},
 		{Name: "imagebuilder.nodes.Engine", Operations: []plugin.Operation{{Name: "doctor"}}},
+		{Name: "example.nodes.Thing", Operations: []plugin.Operation{{Name: "create"}, {Name: "delete"}}},
 	}}, nil
 }
 
@@ -55,8 +56,13 @@ func (scriptedPlugin) Plan(_ context.Context, req plugin.Request) (json.RawMessa
 }
 
 func (scriptedPlugin) Execute(ctx context.Context, req plugin.Request, emit plugin.Sink) (json.RawMessage, error) {
-	if req.Operation == "doctor" {
+	switch {
+	case req.Operation == "doctor":
 		return scriptedDoctor(req)
+	case req.NodeType == "example.nodes.Thing":
+		return encode(map[string]any{
+			"attributes": map[string]any{"answer": 42, "given": req.Inputs}, "notes": []string{req.Operation + " is done"},
+		}), nil
 	}
 	o := orders(req)
 	began := time.Now()
@@ -81,8 +87,12 @@ func (scriptedPlugin) Execute(ctx context.Context, req plugin.Request, emit plug
 	case "hang":
 		<-ctx.Done()
 		return nil, fault.New(fault.Cancelled, "the build was cancelled")
-	case "deaf":
-		select {} // it neither ends nor hears
+	case "deaf": // it hears, and goes on
+		<-ctx.Done()
+		if err := os.WriteFile(o["HEARD"], nil, 0o600); err != nil {
+			panic(err)
+		}
+		select {}
 	case "crash":
 		os.Exit(7)
 	case "panic":

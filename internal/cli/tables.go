@@ -71,6 +71,11 @@ func planTable(w io.Writer, raw json.RawMessage) error {
 		fmt.Fprintln(t)
 		field("image", image.Ref)
 		field("  platforms", strings.Join(image.Platforms, ", "))
+		for _, platform := range image.Platforms {
+			if node := image.Nodes[platform]; node != "" {
+				field("  on a node", platform+" at "+node)
+			}
+		}
 		field("  stage", image.Stage)
 		for _, base := range image.Bases {
 			field("  base", baseLine(base))

@@ -10,12 +10,14 @@ import (
 
 	"imagebuilder/internal/buildparams"
 	"imagebuilder/internal/fault"
+	"imagebuilder/tosca"
 )
 
 // validateOptions are the options of validate.
 type validateOptions struct {
 	files  []string
 	sets   []string
+	inputs string // of templates
 	output format
 }
 
@@ -35,9 +37,13 @@ func (a *app) validateCommand() *cobra.Command {
 		Long: `Check build_params documents and name everything that is wrong with them at once, each problem with a JSON
 pointer to the place. Nothing is fetched: whether a repository or a registry exists is not looked at.
 
+TOSCA templates, which say so by tosca_definitions_version, are checked as deploy does it, together with their inputs
+where -i gives them; each problem has file, line and column.
+
 FILE is JSON or YAML; - is standard input. The exit code is 0 when all are in order and 2 otherwise.`,
 		Example: `  image-builder validate build.yaml other.json
-  image-builder validate build.yaml --output json`,
+  image-builder validate build.yaml --output json
+  image-builder validate docker_image_definition.yaml -i inputs.yaml`,
 		Args:              arguments(1, -1, "at least one document"),
 		ValidArgsFunction: documents,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,6 +52,7 @@ FILE is JSON or YAML; - is standard input. The exit code is 0 when all are in or
 		},
 	}
 	setFlag(cmd, &o.sets)
+	inputsFlag(cmd, &o.inputs)
 	o.output = formatTable
 	choiceFlag(cmd, newChoice(&o.output, formatTable, formatJSON, formatYAML), "output", "o",
 		"table prints a line for each document that is in order, and problems on standard error; json and yaml print all of it")
@@ -56,7 +63,7 @@ func (a *app) runValidate(ctx context.Context, o *validateOptions) error {
 	var verdicts []verdict
 	var failures []error
 	for _, file := range o.files {
-		err := a.check(ctx, file, o.sets)
+		err := a.check(ctx, file, o)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -88,13 +95,43 @@ func (a *app) runValidate(ctx context.Context, o *validateOptions) error {
 }
 
 // check reads and validates a document.
-func (a *app) check(ctx context.Context, file string, sets []string) error {
+func (a *app) check(ctx context.Context, file string, o *validateOptions) error {
 	data, err := a.read(ctx, file)
 	if err != nil {
 		return err
 	}
-	_, err = buildparams.DecodeWith(data, file, sets)
+	if file != standardInput && tosca.IsTemplate(data) { // what it imports is relative to its file
+		return a.checkTemplate(ctx, file, o)
+	}
+	_, err = buildparams.DecodeWith(data, file, o.sets)
 	return err
+}
+
+// checkTemplate validates a template, with its inputs where they are given.
+func (a *app) checkTemplate(ctx context.Context, file string, o *validateOptions) error {
+	if len(o.sets) > 0 {
+		return fault.New(fault.Invalid, "%s: --set is for build_params, not for templates", file).WithHint("give inputs by -i")
+	}
+	template, err := tosca.Read(file)
+	if err != nil {
+		return err
+	}
+	var inputs *tosca.Inputs
+	if o.inputs != "" {
+		if inputs, err = a.readInputs(ctx, o.inputs); err != nil {
+			return err
+		}
+	}
+	top, err := template.Bind(inputs)
+	if err != nil {
+		return err
+	}
+	folder, err := currentFolder()
+	if err != nil {
+		return err
+	}
+	runner := &nodeRunner{app: a, folder: folder}
+	return top.Check(runner.Check)
 }
 
 // verdictTable names the documents that are in order; the others are errors.

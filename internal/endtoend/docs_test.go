@@ -41,7 +41,7 @@ func TestDocumentsInDocs(t *testing.T) {
 	t.Parallel()
 	documents := 0
 	for name, text := range blocks(t, "yaml") {
-		if !strings.Contains(text, "source:") || !strings.Contains(text, "target:") {
+		if !strings.Contains(text, "source:") || !strings.Contains(text, "target:") || strings.Contains(text, "node_templates:") {
 			continue
 		}
 		documents++
@@ -70,7 +70,7 @@ func TestCommandsInDocs(t *testing.T) {
 	ran := 0
 	for name, text := range blocks(t, "sh") {
 		s := newStage(t)
-		work := t.TempDir()
+		work := w.templates(t)
 		for line := range strings.Lines(text) {
 			command, _, _ := strings.Cut(line, "#")
 			words := strings.Fields(command)
@@ -82,8 +82,11 @@ func TestCommandsInDocs(t *testing.T) {
 				args = append(args, sets...)
 				args = append(args, "--buildkit-host", w.engine)
 			}
+			if args[0] == "deploy" || args[0] == "undeploy" {
+				args = append(args, "--buildkit-host", w.engine)
+			}
 			if args[0] == "doctor" {
-				args = append(args, "--buildkit-host", w.engine, "--state-dir", t.TempDir(), "--engine-idle", "0")
+				args = append(args, "--buildkit-host", w.engine, "--engine-idle", "0")
 			}
 			p := s.startIn(t, work, args...)
 			require.Equal(t, fault.ExitOK, p.wait(), "%s: %s\n%s", name, line, p.said())
@@ -115,4 +118,22 @@ func TestLinksInDocs(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
 	require.LessOrEqual(t, strings.Count(string(readme), "\n"), 150)
+}
+
+// templates is a folder with our templates, and inputs.yaml for them that name the test's servers.
+func (w *world) templates(t *testing.T) string {
+	t.Helper()
+	root, err := testbed.RepoRoot()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Join(root, "library"), filepath.Join(dir, "library")))
+	for _, name := range []string{"docker_image_definition.yaml", "image_graph.yaml"} {
+		data, err := os.ReadFile(filepath.Join(root, "tosca", name))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	data, err := os.ReadFile(w.document(t, w.git.URL+"/app.git"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "inputs.yaml"), data, 0o600))
+	return dir
 }

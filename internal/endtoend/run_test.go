@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +35,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 	} else {
 		code = m.Run()
+		for _, state := range testbed.ManagedEngines(bin) {
+			fmt.Fprintf(os.Stderr, "a test has left a managed engine running, with its state in %s\n", state)
+			code = 1
+		}
 	}
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
@@ -61,10 +66,13 @@ func newStage(t *testing.T) *stage {
 	require.NoError(t, err)
 	s.env = append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), // buildkitd is there
 		marker+"="+s.id, "TMPDIR="+s.tmp, "HOME="+s.home, "DOCKER_CONFIG="+s.home, "XDG_CACHE_HOME="+s.home,
-		"BUILDKIT_HOST=", "IMAGE_BUILDER_PROGRESS=plain")
+		"BUILDKIT_HOST=", "IMAGE_BUILDER_PROGRESS=plain", "IMAGE_BUILDER_STATE_DIR="+s.state())
 	t.Cleanup(func() {
 		for _, pid := range s.processes(t) {
 			t.Errorf("process %d is left: %s", pid, commandLine(pid))
+		}
+		if s.engineRuns() {
+			t.Errorf("the managed engine in %s is left", s.state())
 		}
 	})
 	return s
@@ -140,10 +148,15 @@ func commandLine(pid int) string {
 	return strings.ReplaceAll(string(data), "\x00", " ")
 }
 
-// requireNothingLeft waits until no process of the stage is there and its temporary folder is empty.
+// state is the state folder of the stage's managed engine, if one is started.
+func (s *stage) state() string { return filepath.Join(s.home, "engine") }
+
+func (s *stage) engineRuns() bool { return slices.Contains(testbed.ManagedEngines(bin), s.state()) }
+
+// requireNothingLeft waits until no process of the stage is there, and no engine, and its temporary folder is empty.
 func (s *stage) requireNothingLeft(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(s.processes(t)) == 0 }, 20*time.Second, 50*time.Millisecond, "processes are left")
+	require.Eventually(t, func() bool { return len(s.processes(t)) == 0 && !s.engineRuns() }, 20*time.Second, 50*time.Millisecond, "processes are left")
 	entries, err := os.ReadDir(s.tmp)
 	require.NoError(t, err)
 	for _, e := range entries {
@@ -161,13 +174,10 @@ type world struct {
 
 func newWorld(t *testing.T, options testbed.RegistryOptions) *world {
 	t.Helper()
-	w := &world{registry: testbed.NewRegistry(t, options), gitRoot: t.TempDir(), engine: testbed.NewEngine(t)}
-	_, err := testbed.PushBases(t.Context(), w.registry.Host, testbed.BaseOptions{Platforms: []string{"linux/amd64"}})
+	site := testbed.NewSite(t, options)
+	_, err := testbed.PushBases(t.Context(), site.Registry.Host, testbed.BaseOptions{Platforms: []string{"linux/amd64"}})
 	require.NoError(t, err)
-	w.git, err = testbed.StartGit(w.gitRoot, testbed.GitOptions{})
-	require.NoError(t, err)
-	t.Cleanup(w.git.Close)
-	return w
+	return &world{registry: site.Registry, git: site.Git, gitRoot: site.GitRoot, engine: testbed.NewEngine(t)}
 }
 
 // input writes a document that builds one image of a repository with this Dockerfile, and gives its path.

@@ -73,9 +73,9 @@ func duringBuild(t *testing.T) (*world, string, func() bool) {
 	var n = fmt.Sprint(unique.Add(1) + 1000000)
 	input := w.input(t, "FROM busybox\nRUN exec sleep "+n+"\n")
 	t.Cleanup(func() {
-		eventually(t, "the step is ended in the engine", func() bool { return !processRuns(n) })
+		eventually(t, "the step is ended in the engine", func() bool { return !testbed.ProcessRuns(n) })
 	})
-	return w, input, func() bool { return processRuns(n) }
+	return w, input, func() bool { return testbed.ProcessRuns(n) }
 }
 
 var unique atomic.Int64
@@ -138,7 +138,7 @@ func TestManagedEngineStops(t *testing.T) {
 	w := newWorld(t, testbed.RegistryOptions{})
 	input := w.input(t, "FROM busybox\nRUN echo managed >/n\n")
 	s := newStage(t)
-	p := s.start(t, "build", input, "--engine", "managed", "--engine-idle", "0", "--state-dir", t.TempDir())
+	p := s.start(t, "build", input, "--engine", "managed", "--engine-idle", "0")
 	require.Equal(t, fault.ExitOK, p.wait(), p.said())
 	require.Contains(t, p.stdout.String(), `"managed"`)
 	s.requireNothingLeft(t)

@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"imagebuilder/internal/cli/onlooker"
+	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/fault"
+	"imagebuilder/internal/imagenode"
+	"imagebuilder/plugin"
+)
+
+// noProgress shows nothing while a lifecycle operation runs; what else there is counts as auto.
+const noProgress progress.Mode = "none"
+
+// lifecycleOptions are the options of lifecycle.
+type lifecycleOptions struct {
+	operation string
+	progress  progress.Mode
+	settings  settingsFlags
+}
+
+// lifecycleRequest is what an orchestrator writes to standard input.
+type lifecycleRequest struct {
+	Node     string          `json:"node"`      // the node's name
+	NodeType string          `json:"node_type"` // default imagenode.NodeType
+	Folder   string          `json:"folder"`    // where the deployment was started, absolute
+	Inputs   json.RawMessage `json:"inputs"`    // of the operation
+}
+
+// lifecycleAnswer is what it reads from standard output.
+type lifecycleAnswer struct {
+	Attributes map[string]any `json:"attributes"`
+	Notes      []string       `json:"notes"`
+}
+
+func (a *app) lifecycleCommand() *cobra.Command {
+	o := &lifecycleOptions{}
+	cmd := &cobra.Command{
+		Use:   "lifecycle OPERATION",
+		Short: "Perform an operation of an image node, for orchestrators such as xOpera",
+		Long: `Perform one operation of one image node of a TOSCA template: create, rebuild, verify or delete. This is what the
+playbook of the node-type library runs; for builds by hand there is build.
+
+Standard input is one JSON document:
+
+  {"node": "image-builder", "folder": "/where/opera/was/started", "inputs": {"source": {...}, "target": {...}}}
+
+create and rebuild take source, target and options as build_params has them, custom_workdir, owner, and the base node's
+base_target with base_tag, or base_ref; delete takes target, removal and owner; verify takes target and owner.
+What is null, "", {} or [] counts as absent. Standard output is one JSON document, {"attributes": {...}, "notes": [...]}.
+
+delete removes tags, no images, and of these only tags that name an image that this node has pushed. A tag that is gone,
+or that somebody else has moved, is a note and no error.
+
+Standard error has nothing but the error, if there is one. Progress goes to the terminal of opera, if that is what runs us, and
+to FOLDER/.image-builder/logs/NODE.OPERATION.log.`,
+		Example: `  image-builder lifecycle create < request.json
+  echo '{"node": "app", "folder": "'$PWD'", "inputs": {"target":
+    {"registry": {"url": "registry.example.com"}, "images": [{"image": "team/app", "tag": "v1"}]}}}' |
+      image-builder lifecycle delete
+  IMAGE_BUILDER_ENGINE=managed IMAGE_BUILDER_PROGRESS=none opera deploy -i inputs.yaml docker_image_definition.yaml`,
+		Args:      arguments(1, 1, "one operation: "+strings.Join(imagenode.Operations(), ", ")),
+		ValidArgs: imagenode.Operations(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.operation = args[0]
+			return a.runLifecycle(cmd.Context(), o)
+		},
+	}
+	o.progress = progress.Auto
+	choiceFlag(cmd, newChoice(&o.progress, progress.Auto, noProgress, progress.TTY, progress.Plain, progress.JSON), "progress", "",
+		"whether progress is shown: none, or as plain lines; the log file has it anyway")
+	environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
+	o.settings.add(cmd)
+	return cmd
+}
+
+func (a *app) runLifecycle(ctx context.Context, o *lifecycleOptions) error {
+	op, err := a.readOperation(ctx, o)
+	if err != nil {
+		return err
+	}
+	request, err := imagenode.Request(op)
+	if err != nil {
+		return err
+	}
+	journal := a.openJournal(op, o.progress)
+	defer journal.close()
+	raw, err := a.operate(ctx, o, request, journal)
+	if err != nil {
+		journal.failed(err)
+		return err
+	}
+	attributes, err := imagenode.Attributes(op, raw)
+	if err != nil {
+		return err
+	}
+	if _, built := attributes["build_log"]; built {
+		attributes["build_log"] = journal.path
+	}
+	answer, err := marshal(lifecycleAnswer{Attributes: attributes, Notes: imagenode.Notes(op, raw)})
+	if err != nil {
+		return err
+	}
+	return a.write(append(answer, '\n'))
+}
+
+// readOperation reads the request from standard input.
+func (a *app) readOperation(ctx context.Context, o *lifecycleOptions) (imagenode.Operation, error) {
+	data, err := a.read(ctx, standardInput)
+	if err != nil {
+		return imagenode.Operation{}, err
+	}
+	var r lifecycleRequest
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r); err != nil {
+		return imagenode.Operation{}, fault.New(fault.Invalid, "read the request from standard input: %w", err).
+			WithHint(`it is one JSON document: {"node": "NAME", "folder": "/FOLDER", "inputs": {...}}`)
+	}
+	settings, err := o.settings.marshal()
+	if err != nil {
+		return imagenode.Operation{}, err
+	}
+	return imagenode.Operation{
+		Node: r.Node, NodeType: r.NodeType, Name: o.operation, Folder: r.Folder, Inputs: r.Inputs, Settings: settings,
+	}, nil
+}
+
+// operate has the plugin do it.
+func (a *app) operate(ctx context.Context, o *lifecycleOptions, request plugin.Request, j *journal) (json.RawMessage, error) {
+	client, err := a.startPlugin(ctx, o.settings.plugin, request.NodeType, request.Operation)
+	if err != nil {
+		return nil, err
+	}
+	defer a.closePlugin(client)
+	return client.Execute(ctx, request, j.display.Emit)
+}
+
+// journal is where the progress of an operation goes: a log file, and whoever looks on. Any of them may be missing.
+type journal struct {
+	display  *progress.Display
+	file     *os.File
+	path     string
+	onlooker *onlooker.Onlooker
+}
+
+// openJournal opens it. It is of no account to the operation itself: nothing about it is an error.
+func (a *app) openJournal(op imagenode.Operation, mode progress.Mode) *journal {
+	j := &journal{}
+	var all []io.Writer
+	if j.file = createLog(op); j.file != nil {
+		j.path = filepath.Join(op.Folder, logFile(op))
+		all = append(all, j.file)
+	}
+	if mode != noProgress {
+		if j.onlooker = onlooker.Find(op.Node + " | "); j.onlooker != nil {
+			all = append(all, j.onlooker)
+		} else if progress.IsTerminal(a.Err) { // somebody runs this by hand
+			all = append(all, a.Err)
+		}
+	}
+	var err error
+	if j.display, err = progress.New(everyone(all), progress.Plain, ""); err != nil {
+		j.display = nil // plain lines need nothing
+	}
+	return j
+}
+
+// failed writes an error to the log file. Whoever looks on sees it anyway, as the orchestrator's.
+func (j *journal) failed(err error) {
+	j.display.Close()
+	if j.file != nil {
+		writeError(j.file, fault.As(err))
+	}
+}
+
+func (j *journal) close() {
+	j.display.Close()
+	j.onlooker.Close()
+	if j.file != nil {
+		_ = j.file.Close()
+	}
+}
+
+// everyone is a writer to all of some writers, whatever becomes of one of them.
+type everyone []io.Writer
+
+// Write writes to all.
+func (e everyone) Write(p []byte) (int, error) {
+	for _, w := range e {
+		_, _ = w.Write(p)
+	}
+	return len(p), nil
+}
+
+// unfit is what does not belong in the name of a log file.
+var unfit = regexp.MustCompile(`[^A-Za-z0-9_-]`)
+
+// logFile is the log's path in the deployment's folder.
+func logFile(op imagenode.Operation) string {
+	return filepath.Join(".image-builder", "logs", fmt.Sprintf("%s.%s.log", unfit.ReplaceAllString(op.Node, "_"), op.Name))
+}
+
+// createLog makes a log file that only its owner can read, in the deployment's folder and nowhere else; nil where that is not
+// possible.
+func createLog(op imagenode.Operation) *os.File {
+	root, err := os.OpenRoot(op.Folder)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	path := logFile(op)
+	if err := root.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil
+	}
+	_ = root.Remove(path) // whoever may read an older one does not read this one
+	file, err := root.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil
+	}
+	return file
+}

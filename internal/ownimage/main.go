@@ -1,0 +1,141 @@
+// Command ownimage is what make image runs: it has image-builder build the container image of image-builder, from what
+// scripts/image.sh has gathered. The image goes to a registry that is named; otherwise to one of its own, and from there into
+// archives that docker load takes.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"imagebuilder/internal/engine/managed"
+	"imagebuilder/internal/testbed"
+)
+
+// Where things are in the working tree.
+const (
+	plugin     = "bin/image-builder-plugin"
+	document   = "schemas/examples/own-image/build_params.yaml"
+	dockerfile = "schemas/examples/own-image/Dockerfile"
+	// stateDir is that of make run, so that the engine's cache is there once.
+	stateDir = ".work/run"
+)
+
+// options say what is built and where it goes.
+type options struct {
+	builder   string // executable
+	context   string
+	registry  string // host that the image is pushed to; "" keeps it here
+	image     string // repository
+	version   string
+	epoch     int64 // seconds: the time of everything that is new in the image
+	base      string
+	platforms string
+	archives  string   // folder
+	flags     []string // more flags for image-builder
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var o options
+	flag.StringVar(&o.builder, "builder", "bin/image-builder", "`EXECUTABLE` that builds")
+	flag.StringVar(&o.context, "context", ".work/image/context", "`FOLDER` that scripts/image.sh has filled")
+	flag.StringVar(&o.registry, "registry", "", "`HOST` of the registry to push to; by default one that is started, and ends again")
+	flag.StringVar(&o.image, "image", "image-builder", "the image's repository in the registry")
+	flag.StringVar(&o.version, "version", "dev", "version, which is the image's tag and a label")
+	flag.Int64Var(&o.epoch, "epoch", 0, "time of the version, in `SECONDS` since 1970")
+	flag.StringVar(&o.base, "base", "", "image from a registry to build on; by default nothing")
+	flag.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "for which to build")
+	flag.StringVar(&o.archives, "archives", ".work/image", "`FOLDER` for archives that docker load takes, where no registry is named")
+	flag.Parse()
+	o.flags = flag.Args()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "ownimage:", err)
+		stop()
+		os.Exit(exitCode(err))
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	own := o.registry == ""
+	if own {
+		// Not in memory, where many megabytes take their time.
+		images, err := os.MkdirTemp("", "image-builder-ownimage-*")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(images)
+		registry, err := testbed.StartRegistry(testbed.RegistryOptions{Dir: images})
+		if err != nil {
+			return err
+		}
+		defer registry.Close()
+		o.registry = registry.Host
+	}
+	if len(o.flags) == 0 {
+		o.flags = []string{"--engine", "managed", "--state-dir", stateDir, "--cache-dir", stateDir + "-cache"}
+		defer func() { err = errors.Join(err, stopEngine()) }()
+	}
+	if err := build(ctx, o); err != nil || !own {
+		return err
+	}
+	return save(ctx, o)
+}
+
+// build runs the command line as a user would.
+func build(ctx context.Context, o options) error {
+	sets := []string{
+		"source.dockerfile.url=file://" + absolute(dockerfile),
+		"source.build_context.path=" + absolute(o.context),
+		"target.registry.url=" + o.registry,
+		"target.images[0].image=" + o.image,
+		"target.images[0].tag=" + tagOf(o.version),
+		`target.images[0].platforms=["` + strings.ReplaceAll(o.platforms, ",", `","`) + `"]`,
+		`target.images[0].labels.org\.opencontainers\.image\.version=` + o.version,
+		"options.source_date_epoch=" + strconv.FormatInt(o.epoch, 10),
+	}
+	if o.base != "" {
+		sets = append(sets, "options.build_args.BASE="+o.base)
+	}
+	args := []string{"build", document, "--output", "table"}
+	for _, set := range sets {
+		args = append(args, "--set", set)
+	}
+	cmd := exec.CommandContext(ctx, o.builder, append(args, o.flags...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	return cmd.Run()
+}
+
+// tagOf makes a tag of a version.
+func tagOf(version string) string { return strings.ReplaceAll(version, "+", "-") }
+
+// stopEngine stops the managed engine, which would otherwise stay for its idle time.
+func stopEngine() error {
+	return managed.Stop(context.Background(), managed.Config{StateDir: absolute(stateDir), Supervisor: []string{absolute(plugin), "engine-supervisor"}})
+}
+
+// exitCode is that of image-builder, if it was image-builder that failed.
+func exitCode(err error) int {
+	if failed := new(exec.ExitError); errors.As(err, &failed) && failed.ExitCode() > 0 {
+		return failed.ExitCode()
+	}
+	return 1
+}
+
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	return abs
+}
