@@ -1,66 +1,19 @@
 package tosca
 
 import (
-	"math/big"
 	"regexp"
 	"strings"
+
+	"imagebuilder/internal/scalar"
 )
 
-var (
-	yamlInt     = regexp.MustCompile(`^[-+]?[0-9]+$`)
-	yamlRadix   = regexp.MustCompile(`^(0o[0-7]+|0x[0-9a-fA-F]+)$`)
-	yamlFloat   = regexp.MustCompile(`^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
-	yamlSpecial = regexp.MustCompile(`^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
-)
-
-// plainScalar is what a scalar without quotes means by YAML 1.2's core schema (§10.3.2).
+// plainScalar is what a scalar without quotes means.
 func plainScalar(written string) *Value {
-	v := &Value{plain: written}
-	switch written {
-	case "", "~", "null", "Null", "NULL":
-		v.kind = null
-		return v
-	case "true", "True", "TRUE", "false", "False", "FALSE":
-		v.kind, v.text = boolean, strings.ToLower(written)
-		return v
+	kinds := map[scalar.Kind]kind{
+		scalar.Null: null, scalar.Boolean: boolean, scalar.Integer: integer, scalar.Float: float, scalar.NotFinite: unknown, scalar.Text: text,
 	}
-	switch {
-	case yamlSpecial.MatchString(written):
-		v.kind = unknown
-	case yamlInt.MatchString(written):
-		v.kind, v.text = integer, jsonNumber(written)
-	case yamlRadix.MatchString(written):
-		i, _ := new(big.Int).SetString(written, 0)
-		v.kind, v.text = integer, i.String()
-	case yamlFloat.MatchString(written):
-		v.kind, v.text = float, jsonNumber(written)
-	default:
-		v.kind, v.text = text, written
-	}
-	return v
-}
-
-// jsonNumber writes a decimal number in JSON's way: no plus, no leading zeros, a digit on both sides of the point.
-func jsonNumber(written string) string {
-	sign := ""
-	if strings.HasPrefix(written, "-") {
-		sign = "-"
-	}
-	mantissa, exponent := strings.TrimLeft(written, "+-"), ""
-	if i := strings.IndexAny(mantissa, "eE"); i >= 0 {
-		mantissa, exponent = mantissa[:i], mantissa[i:]
-	}
-	whole, fraction, point := strings.Cut(mantissa, ".")
-	if whole = strings.TrimLeft(whole, "0"); whole == "" {
-		whole = "0"
-	}
-	if point {
-		if fraction == "" {
-			fraction = "0"
-		}
-		fraction = "." + fraction
-	}
-	return sign + whole + fraction + exponent
+	k, value := scalar.Plain(written)
+	return &Value{plain: written, kind: kinds[k], text: value}
 }
 
 // The resolvers of PyYAML, which opera reads inputs with.

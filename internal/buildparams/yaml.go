@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/big"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"imagebuilder/internal/fault"
+	"imagebuilder/internal/scalar"
 )
 
 // parseYAML reads one YAML document. The parser only gives the tree: what a plain scalar means is decided here by the
@@ -328,56 +327,18 @@ func (r *yamlReader) plain(where ast.Node, written string, at path) *node {
 	return n
 }
 
-var (
-	yamlInt     = regexp.MustCompile(`^[-+]?[0-9]+$`)
-	yamlOctal   = regexp.MustCompile(`^0o[0-7]+$`)
-	yamlHex     = regexp.MustCompile(`^0x[0-9a-fA-F]+$`)
-	yamlFloat   = regexp.MustCompile(`^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
-	yamlSpecial = regexp.MustCompile(`^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`)
-)
-
 // plainScalar is what a scalar without quotes means by YAML 1.2's core schema (§10.3.2); nil when JSON cannot say it.
 func plainScalar(written string) *node {
-	switch written {
-	case "", "~", "null", "Null", "NULL":
+	switch kind, value := scalar.Plain(written); kind {
+	case scalar.Null:
 		return &node{kind: null, written: written}
-	case "true", "True", "TRUE", "false", "False", "FALSE":
-		return &node{kind: boolean, text: strings.ToLower(written), written: written}
-	}
-	n := &node{kind: number, written: written}
-	switch {
-	case yamlSpecial.MatchString(written):
+	case scalar.Boolean:
+		return &node{kind: boolean, text: value, written: written}
+	case scalar.Integer, scalar.Float:
+		return &node{kind: number, text: value, written: written}
+	case scalar.NotFinite:
 		return nil
-	case yamlInt.MatchString(written), yamlFloat.MatchString(written):
-		n.text = jsonNumber(written)
-	case yamlOctal.MatchString(written), yamlHex.MatchString(written):
-		i, _ := new(big.Int).SetString(written, 0)
-		n.text = i.String()
 	default:
-		return textNode(written)
+		return textNode(value)
 	}
-	return n
-}
-
-// jsonNumber writes a decimal number of YAML in JSON's way, which has no plus, no leading zeros and a digit on both sides of the point.
-func jsonNumber(written string) string {
-	sign := ""
-	if strings.HasPrefix(written, "-") {
-		sign = "-"
-	}
-	mantissa, exponent := strings.TrimLeft(written, "+-"), ""
-	if i := strings.IndexAny(mantissa, "eE"); i >= 0 {
-		mantissa, exponent = mantissa[:i], mantissa[i:]
-	}
-	whole, fraction, point := strings.Cut(mantissa, ".")
-	if whole = strings.TrimLeft(whole, "0"); whole == "" {
-		whole = "0"
-	}
-	if point {
-		if fraction == "" {
-			fraction = "0"
-		}
-		fraction = "." + fraction
-	}
-	return sign + whole + fraction + exponent
 }
