@@ -65,8 +65,8 @@ test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
 	scripts/setup.sh puccini
 	scripts/bases.sh .work/bases
 	go test -timeout 15m $(TESTFLAGS) ./...
-	@# it takes a Docker Engine, and so root
-	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-wrapper; else echo 'not tested: scripts/image-builder-cli.sh; as root: make test-wrapper'; fi
+	@# these take Docker Engines, and so root
+	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-docker test-wrapper; else echo 'not tested: Docker Engines, scripts/image-builder-cli.sh; as root: make test-docker test-wrapper'; fi
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: test-wrapper
