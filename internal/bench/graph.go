@@ -18,9 +18,9 @@ const (
 // deployGraph measures twelve images in three levels: beside the time that one chain of them takes, which no order can beat,
 // and beside buildx bake, which builds the same images without a registry between the levels.
 func deployGraph(ctx context.Context, l *lab, rounds int) ([]measure, error) {
-	const size = 1 << 20
-	// A step that takes a second and no processor: what is measured is how well hosts fill the time.
-	dir, err := l.makeContext("graph", size, "FROM busybox\nCOPY d00 /src\nARG N\nRUN sleep 1 && echo $N >/n\n")
+	const size = 8 << 20
+	// A step that takes a second and no processor, as a download does, and leaves something behind that has to be packed.
+	dir, err := l.makeContext("graph", size, "FROM busybox\nARG N\nRUN --mount=target=/src sleep 1 && mkdir -p $N && cp -r /src $N/\n")
 	if err != nil {
 		return nil, err
 	}
@@ -70,14 +70,14 @@ func (g *graph) template(columns int) (string, map[string]any) {
 	repository := g.repository("graph")
 	var b strings.Builder
 	b.WriteString("tosca_definitions_version: tosca_simple_yaml_1_3\nimports:\n  - library/image/types.yaml\ntopology_template:\n  inputs:\n" +
-		"    source: { type: imagebuilder.datatypes.Source }\n    options: { type: imagebuilder.datatypes.Options }\n")
-	inputs := map[string]any{"options": map[string]any{"build_args": map[string]any{"N": repository}}}
-	inputs["source"] = g.local(g.dir).Source
+		"    source: { type: imagebuilder.datatypes.Source }\n")
+	inputs := map[string]any{"source": g.local(g.dir).Source}
 	var nodes strings.Builder
 	for level := range levels {
 		for column := range columns {
 			name := g.name(level, column)
 			target := g.local(g.dir, g.image(repository, name)).Target
+			target.Images[0].BuildArgs = map[string]string{"N": repository + name} // no two images are the same
 			if level == 0 {
 				target.Images[0].Base = g.registry.Host + "/base/busybox:1"
 			}
@@ -88,7 +88,7 @@ func (g *graph) template(columns int) (string, map[string]any) {
 				kind, on = "imagebuilder.nodes.DerivedImage", "\n        - base: "+g.name(level-1, column)
 			}
 			fmt.Fprintf(&nodes, "    %s:\n      type: %s\n      requirements:\n        - host: here%s\n      properties:\n"+
-				"        source: { get_input: source }\n        target: { get_input: %[1]s }\n        options: { get_input: options }\n", name, kind, on)
+				"        source: { get_input: source }\n        target: { get_input: %[1]s }\n", name, kind, on)
 		}
 	}
 	b.WriteString("  node_templates:\n    here:\n      type: tosca.nodes.Compute\n" +
@@ -115,7 +115,7 @@ func (g *graph) bake(ctx context.Context) (float64, error) {
 			name := g.name(level, column)
 			target := map[string]any{
 				"context": g.dir, "tags": []string{repository + ":" + name}, "output": []string{"type=registry"},
-				"args": map[string]string{"N": repository},
+				"args": map[string]string{"N": repository + name},
 			}
 			contexts := map[string]string{"busybox": "docker-image://" + g.registry.Host + "/base/busybox:1"}
 			if level > 0 {
