@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
 )
 
@@ -122,7 +121,7 @@ func (g *graph) bake(ctx context.Context) (float64, error) {
 				contexts["busybox"] = "target:" + g.name(level-1, column)
 			}
 			target["contexts"] = contexts
-			maps.Copy(targets, map[string]any{name: target})
+			targets[name] = target
 			names = append(names, name)
 		}
 	}

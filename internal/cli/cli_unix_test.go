@@ -4,7 +4,6 @@ package cli_test
 
 import (
 	"context"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/console"
 	"github.com/stretchr/testify/require"
 
 	"imagebuilder/internal/cli"
 	"imagebuilder/internal/fault"
+	"imagebuilder/internal/testbed"
 )
 
 // TestCancelledWhileOpening has a pipe that nobody writes to.
@@ -41,22 +40,12 @@ func TestTerminal(t *testing.T) {
 	scripted, err := exec.LookPath("scripted-plugin")
 	require.NoError(t, err)
 	run := func(args ...string) (int, string) {
-		pty, path, err := console.NewPty()
-		require.NoError(t, err)
-		defer pty.Close()
-		require.NoError(t, pty.Resize(console.WinSize{Width: 120, Height: 30}))
-		tty, err := os.OpenFile(path, os.O_RDWR, 0)
-		require.NoError(t, err)
-		screen := make(chan string)
-		go func() {
-			data, _ := io.ReadAll(pty) // ends with an error once the terminal is closed
-			screen <- string(data)
-		}()
+		tty, screen := testbed.NewTerminal(t, 120, 30)
 		h, _, _ := host(map[string]string{"TERM": "xterm", "IMAGE_BUILDER_PLUGIN": scripted})
 		h.In, h.Out, h.Err = strings.NewReader(okDocument), tty, tty
 		code := cli.Main(t.Context(), h, args, "v1")
 		require.NoError(t, tty.Close())
-		return code, strings.ReplaceAll(<-screen, "\r\n", "\n")
+		return code, strings.ReplaceAll(screen(), "\r\n", "\n")
 	}
 
 	code, screen := run("build", "-")

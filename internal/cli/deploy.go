@@ -29,10 +29,7 @@ func (o *hostOptions) add(cmd *cobra.Command) {
 	inputsFlag(cmd, &o.inputs)
 	cmd.Flags().IntVarP(&o.workers, "workers", "w", tosca.DefaultWorkers, "nodes that are worked on at once")
 	outputFlag(cmd, &o.output)
-	o.progress = progress.Auto
-	choiceFlag(cmd, newChoice(&o.progress, progress.Auto, progress.TTY, progress.Plain, progress.JSON), "progress", "",
-		"how progress is shown on standard error; auto is tty on a terminal and plain elsewhere, json is one object per line")
-	environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
+	progressFlag(cmd, &o.progress)
 	o.settings.add(cmd)
 }
 
@@ -72,48 +69,45 @@ When a node fails, the others go on, except for those that stand on it; the exit
 }
 
 func (a *app) runDeploy(ctx context.Context, o *hostOptions) error {
+	return a.onHost(o, func(d *tosca.Deployment, runner *nodeRunner) (*tosca.Report, error) {
+		wait, abandon := a.pluginAhead(ctx, o.settings.plugin, imagenode.NodeType, imagenode.Create)
+		defer abandon()
+		runner.ahead = wait
+		top, inputs, err := a.topology(ctx, o, d.Folder)
+		if err != nil {
+			return nil, err
+		}
+		runner.grouped = len(top.Nodes()) > 2 // a machine and one image need no names
+		return d.Deploy(ctx, top, inputs)
+	})
+}
+
+// onHost does something with the deployment of the current folder, shows what goes on, and delivers the report.
+func (a *app) onHost(o *hostOptions, work func(*tosca.Deployment, *nodeRunner) (*tosca.Report, error)) error {
 	display, err := a.display(o.progress)
 	if err != nil {
 		return err
 	}
 	defer display.Close()
-	d, end, err := a.deployment(o, display)
-	if err != nil {
-		return err
-	}
-	defer end()
-	runner := d.Runner.(*nodeRunner)
-	wait, abandon := a.pluginAhead(ctx, o.settings.plugin, imagenode.NodeType, imagenode.Create)
-	defer abandon()
-	runner.ahead = wait
-	top, inputs, err := a.topology(ctx, o, d.Folder)
-	if err != nil {
-		return err
-	}
-	runner.grouped = len(top.Nodes()) > 2 // a machine and one image need no names
-	report, err := d.Deploy(ctx, top, inputs)
-	display.Close()
-	return a.deliverReport(o, display, report, err)
-}
-
-// deployment is that of the current folder.
-func (a *app) deployment(o *hostOptions, display *progress.Display) (d *tosca.Deployment, end func(), err error) {
 	if o.workers < 1 {
-		return nil, nil, fault.New(fault.Invalid, "--workers %d is not a positive number", o.workers)
+		return fault.New(fault.Invalid, "--workers %d is not a positive number", o.workers)
 	}
 	folder, err := currentFolder()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	settings, err := o.settings.marshal()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	runner := &nodeRunner{app: a, explicit: o.settings.plugin, settings: settings, folder: folder, display: display}
-	return &tosca.Deployment{
+	defer runner.close()
+	report, err := work(&tosca.Deployment{
 		Folder: folder, Runner: runner, Workers: o.workers,
 		Note: func(s string) { display.Emit(event.Event{Note: &event.Note{Level: event.Info, Text: s}}) },
-	}, runner.close, nil
+	}, runner)
+	display.Close()
+	return a.deliverReport(o, display, report, err)
 }
 
 func currentFolder() (string, error) {

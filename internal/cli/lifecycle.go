@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -94,11 +90,12 @@ func (a *app) runLifecycle(ctx context.Context, o *lifecycleOptions) error {
 	if err != nil {
 		return err
 	}
-	journal := a.openJournal(op, o.progress)
-	defer journal.close()
+	watching := a.watchers(op, o.progress)
+	defer watching.close()
+	journal := openJournal(op, watching.all...)
 	raw, err := a.operate(ctx, o, request, journal)
+	journal.close(err)
 	if err != nil {
-		journal.failed(err)
 		return err
 	}
 	attributes, err := imagenode.Attributes(op, raw)
@@ -147,87 +144,23 @@ func (a *app) operate(ctx context.Context, o *lifecycleOptions, request plugin.R
 	return client.Execute(ctx, request, j.display.Emit)
 }
 
-// journal is where the progress of an operation goes: a log file, and whoever looks on. Any of them may be missing.
-type journal struct {
-	display  *progress.Display
-	file     *os.File
-	path     string
+// watchers are those who look on while an operation runs, if there are any.
+type watchers struct {
+	all      []io.Writer
 	onlooker *onlooker.Onlooker
 }
 
-// openJournal opens it. It is of no account to the operation itself: nothing about it is an error.
-func (a *app) openJournal(op imagenode.Operation, mode progress.Mode) *journal {
-	j := &journal{}
-	var all []io.Writer
-	if j.file = createLog(op); j.file != nil {
-		j.path = filepath.Join(op.Folder, logFile(op))
-		all = append(all, j.file)
+func (a *app) watchers(op imagenode.Operation, mode progress.Mode) watchers {
+	if mode == noProgress {
+		return watchers{}
 	}
-	if mode != noProgress {
-		if j.onlooker = onlooker.Find(op.Node + " | "); j.onlooker != nil {
-			all = append(all, j.onlooker)
-		} else if progress.IsTerminal(a.Err) { // somebody runs this by hand
-			all = append(all, a.Err)
-		}
+	if found := onlooker.Find(op.Node + " | "); found != nil {
+		return watchers{all: []io.Writer{found}, onlooker: found}
 	}
-	var err error
-	if j.display, err = progress.New(everyone(all), progress.Plain, ""); err != nil {
-		j.display = nil // plain lines need nothing
+	if progress.IsTerminal(a.Err) { // somebody runs this by hand
+		return watchers{all: []io.Writer{a.Err}}
 	}
-	return j
+	return watchers{}
 }
 
-// failed writes an error to the log file. Whoever looks on sees it anyway, as the orchestrator's.
-func (j *journal) failed(err error) {
-	j.display.Close()
-	if j.file != nil {
-		writeError(j.file, fault.As(err))
-	}
-}
-
-func (j *journal) close() {
-	j.display.Close()
-	j.onlooker.Close()
-	if j.file != nil {
-		_ = j.file.Close()
-	}
-}
-
-// everyone is a writer to all of some writers, whatever becomes of one of them.
-type everyone []io.Writer
-
-// Write writes to all.
-func (e everyone) Write(p []byte) (int, error) {
-	for _, w := range e {
-		_, _ = w.Write(p)
-	}
-	return len(p), nil
-}
-
-// unfit is what does not belong in the name of a log file.
-var unfit = regexp.MustCompile(`[^A-Za-z0-9_-]`)
-
-// logFile is the log's path in the deployment's folder.
-func logFile(op imagenode.Operation) string {
-	return filepath.Join(".image-builder", "logs", fmt.Sprintf("%s.%s.log", unfit.ReplaceAllString(op.Node, "_"), op.Name))
-}
-
-// createLog makes a log file that only its owner can read, in the deployment's folder and nowhere else; nil where that is not
-// possible.
-func createLog(op imagenode.Operation) *os.File {
-	root, err := os.OpenRoot(op.Folder)
-	if err != nil {
-		return nil
-	}
-	defer root.Close()
-	path := logFile(op)
-	if err := root.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil
-	}
-	_ = root.Remove(path) // whoever may read an older one does not read this one
-	file, err := root.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil
-	}
-	return file
-}
+func (w watchers) close() { w.onlooker.Close() }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -67,7 +66,7 @@ func (r *nodeRunner) Run(ctx context.Context, job tosca.Job) (tosca.Result, erro
 	if err != nil {
 		return tosca.Result{}, err
 	}
-	log := openNodeLog(op)
+	log := openJournal(op)
 	raw, err := client.Execute(ctx, request, func(ev event.Event) {
 		log.display.Emit(ev)
 		r.display.Emit(r.ofNode(ev, job.Node))
@@ -160,33 +159,4 @@ func (r *nodeRunner) ofNode(ev event.Event, node string) event.Event {
 		ev.Note = &n
 	}
 	return ev
-}
-
-// nodeLog is the log file of one operation. One that cannot be written is no failure.
-type nodeLog struct {
-	display *progress.Display
-	path    string
-	end     func(error)
-}
-
-func openNodeLog(op imagenode.Operation) *nodeLog {
-	file := createLog(op)
-	l := &nodeLog{end: func(error) {}}
-	var all everyone
-	if file != nil {
-		all, l.path = everyone{file}, filepath.Join(op.Folder, logFile(op))
-		l.end = func(err error) {
-			if err != nil {
-				writeError(file, fault.As(err))
-			}
-			_ = file.Close()
-		}
-	}
-	l.display, _ = progress.New(all, progress.Plain, "") // plain lines need nothing
-	return l
-}
-
-func (l *nodeLog) close(err error) {
-	l.display.Close()
-	l.end(err)
 }

@@ -32,11 +32,16 @@ type requestOptions struct {
 func (o *requestOptions) add(cmd *cobra.Command) {
 	setFlag(cmd, &o.sets)
 	outputFlag(cmd, &o.output)
-	o.progress = progress.Auto
-	choiceFlag(cmd, newChoice(&o.progress, progress.Auto, progress.TTY, progress.Plain, progress.JSON), "progress", "",
+	progressFlag(cmd, &o.progress)
+	o.settings.add(cmd)
+}
+
+// progressFlag adds --progress to a command.
+func progressFlag(cmd *cobra.Command, mode *progress.Mode) {
+	*mode = progress.Auto
+	choiceFlag(cmd, newChoice(mode, progress.Auto, progress.TTY, progress.Plain, progress.JSON), "progress", "",
 		"how progress is shown on standard error; auto is tty on a terminal and plain elsewhere, json is one object per line")
 	environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
-	o.settings.add(cmd)
 }
 
 // request reads and checks the document. Nothing has been started when it fails.

@@ -29,21 +29,11 @@ still be where they were, or be given with -i. References (env:NAME, file:PATH) 
 }
 
 func (a *app) runUndeploy(ctx context.Context, o *hostOptions) error {
-	display, err := a.display(o.progress)
-	if err != nil {
-		return err
-	}
-	defer display.Close()
-	d, end, err := a.deployment(o, display)
-	if err != nil {
-		return err
-	}
-	defer end()
-	d.Runner.(*nodeRunner).grouped = true
-	report, err := d.Undeploy(ctx, func() (*tosca.Topology, error) {
-		top, _, err := a.topology(ctx, o, d.Folder)
-		return top, err
+	return a.onHost(o, func(d *tosca.Deployment, runner *nodeRunner) (*tosca.Report, error) {
+		runner.grouped = true
+		return d.Undeploy(ctx, func() (*tosca.Topology, error) {
+			top, _, err := a.topology(ctx, o, d.Folder)
+			return top, err
+		})
 	})
-	display.Close()
-	return a.deliverReport(o, display, report, err)
 }

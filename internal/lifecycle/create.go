@@ -74,7 +74,7 @@ func (j *job) createOn(ctx context.Context, opening *opening) (*result.Result, e
 		out.Times.Build = max(out.Times.Build, image.Times.Build)
 		out.Times.Push = max(out.Times.Push, image.Times.Push)
 	}
-	return out, summary(images, failures)
+	return out, j.summary("images failed", failures)
 }
 
 // build builds the pending variants in one session.
@@ -137,8 +137,7 @@ func (j *job) buildVariant(ctx context.Context, session engine.Session, v *varia
 	out.Times.Total = seconds(j.now().Sub(start))
 	if err != nil {
 		f := fault.As(ended(ctx, err))
-		return result.ImageResult{Ref: v.ref, Times: out.Times,
-			Error: &result.ErrorResult{Kind: f.Kind, Message: f.Message, Hint: f.Hint}}, f
+		return result.ImageResult{Ref: v.ref, Times: out.Times, Error: errorResult(f)}, f
 	}
 	return out, nil
 }
@@ -265,7 +264,7 @@ func digestOf(ref string, sources []string) string {
 }
 
 // summary is the error of the whole: that of its one image, or what failed out of how many.
-func summary(images []result.ImageResult, failures []error) error {
+func (j *job) summary(what string, failures []error) error {
 	var first *fault.Error
 	var lines []string
 	for i, err := range failures {
@@ -276,17 +275,22 @@ func summary(images []result.ImageResult, failures []error) error {
 		if first == nil {
 			first = f
 		}
-		lines = append(lines, images[i].Ref+": "+f.Message)
+		lines = append(lines, j.variants[i].ref+": "+f.Message)
 	}
-	if first == nil || len(images) == 1 || first.Kind == fault.Cancelled {
-		if first == nil {
-			return nil
-		}
+	switch {
+	case first == nil:
+		return nil
+	case len(failures) == 1 || first.Kind == fault.Cancelled:
 		return first
 	}
-	f := fault.New(first.Kind, "%d of %d images failed\n%s", len(lines), len(images), strings.Join(lines, "\n"))
+	f := fault.New(first.Kind, "%d of %d %s\n%s", len(lines), len(failures), what, strings.Join(lines, "\n"))
 	f.Hint = first.Hint
 	return f
+}
+
+func errorResult(err error) *result.ErrorResult {
+	f := fault.As(err)
+	return &result.ErrorResult{Kind: f.Kind, Message: f.Message, Hint: f.Hint}
 }
 
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }

@@ -51,7 +51,7 @@ func (j *job) deleteTags(ctx context.Context, which tags) (any, error) {
 		}
 		return err
 	})
-	return out, tagSummary("could not be removed", j.variants, failures)
+	return out, j.tagSummary("could not be removed", failures)
 }
 
 // deleteTag removes a tag if it names an image of ours, and says why it does not.

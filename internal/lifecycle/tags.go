@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,7 +16,6 @@ import (
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/registry"
-	"imagebuilder/internal/result"
 	"imagebuilder/plugin"
 	"imagebuilder/schemas"
 )
@@ -168,29 +167,11 @@ func (j *job) noteStranger(v *variant, there *registry.Image) {
 	}
 }
 
-// tagSummary is the error of the whole: that of the one tag that failed, or what failed out of how many.
-func tagSummary(did string, variants []*variant, failures []error) error {
-	var failed []*fault.Error
-	var lines []string
-	for i, err := range failures {
-		if err != nil {
-			f := fault.As(err)
-			failed = append(failed, f)
-			lines = append(lines, variants[i].ref+": "+f.Message)
-		}
+// tagSummary is the error of the whole: that of the one tag that failed, which it names itself, or what failed out of how many.
+func (j *job) tagSummary(did string, failures []error) error {
+	failed := slices.DeleteFunc(slices.Clone(failures), func(err error) bool { return err == nil })
+	if len(failed) == 1 {
+		return fault.As(failed[0])
 	}
-	switch {
-	case len(failed) == 0:
-		return nil
-	case len(failed) == 1 || failed[0].Kind == fault.Cancelled:
-		return failed[0]
-	}
-	f := fault.New(failed[0].Kind, "%d of %d tags %s\n%s", len(failed), len(failures), did, strings.Join(lines, "\n"))
-	f.Hint = failed[0].Hint
-	return f
-}
-
-func errorResult(err error) *result.ErrorResult {
-	f := fault.As(err)
-	return &result.ErrorResult{Kind: f.Kind, Message: f.Message, Hint: f.Hint}
+	return j.summary("tags "+did, failures)
 }

@@ -21,7 +21,7 @@ func (j *job) verifyTags(ctx context.Context) (any, error) {
 		}
 		return err
 	})
-	return out, tagSummary("are not as they were pushed", j.variants, failures)
+	return out, j.tagSummary("are not as they were pushed", failures)
 }
 
 func (j *job) verifyTag(ctx context.Context, v *variant) (string, error) {

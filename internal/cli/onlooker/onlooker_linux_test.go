@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/console"
 	"github.com/stretchr/testify/require"
+
+	"imagebuilder/internal/testbed"
 )
 
 // childVariable makes this program one that opera has started: it shows as many lines as the variable says, and prints
@@ -78,19 +79,10 @@ func TestPipe(t *testing.T) {
 
 func TestTerminal(t *testing.T) {
 	t.Parallel()
-	pty, path, err := console.NewPty()
-	require.NoError(t, err)
-	defer pty.Close()
-	tty, err := os.OpenFile(path, os.O_RDWR, 0)
-	require.NoError(t, err)
-	screen := make(chan string)
-	go func() {
-		data, _ := io.ReadAll(pty) // ends with an error once the terminal is closed
-		screen <- string(data)
-	}()
+	tty, screen := testbed.NewTerminal(t, 80, 24)
 	require.Equal(t, "true", underOpera(t, "opera", 2, tty))
 	require.NoError(t, tty.Close())
-	require.Equal(t, shown, strings.ReplaceAll(<-screen, "\r", ""))
+	require.Equal(t, shown, strings.ReplaceAll(screen(), "\r", ""))
 }
 
 func TestFiles(t *testing.T) {

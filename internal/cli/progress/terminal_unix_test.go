@@ -3,31 +3,19 @@
 package progress_test
 
 import (
-	"io"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/containerd/console"
 	"github.com/stretchr/testify/require"
 
 	"imagebuilder/internal/cli/progress"
 	"imagebuilder/internal/event"
+	"imagebuilder/internal/testbed"
 )
 
 func TestAutoOnATerminal(t *testing.T) {
 	t.Parallel()
-	pty, path, err := console.NewPty()
-	require.NoError(t, err)
-	defer pty.Close()
-	require.NoError(t, pty.Resize(console.WinSize{Width: 80, Height: 24}))
-	tty, err := os.OpenFile(path, os.O_RDWR, 0)
-	require.NoError(t, err)
-	screen := make(chan string)
-	go func() {
-		data, _ := io.ReadAll(pty) // ends with an error once the terminal is closed
-		screen <- string(data)
-	}()
+	tty, screen := testbed.NewTerminal(t, 80, 24)
 
 	require.True(t, progress.IsTerminal(tty))
 	dumb, err := progress.New(tty, progress.Auto, "dumb")
@@ -46,7 +34,7 @@ func TestAutoOnATerminal(t *testing.T) {
 	d.Close()
 	require.NoError(t, tty.Close())
 
-	shown := <-screen
+	shown := screen()
 	require.Contains(t, shown, "[+] Building")
 	require.Contains(t, shown, "=> [1/2] FROM alpine")
 	require.Contains(t, shown, "=> ERROR [2/2] RUN false")
