@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	"imagebuilder/internal/cli"
+	"imagebuilder/internal/command"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -20,5 +21,5 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	os.Exit(cli.Main(context.Background(), cli.Process(), os.Args[1:], version))
+	os.Exit(cli.Main(context.Background(), command.Process(), os.Args[1:], version))
 }

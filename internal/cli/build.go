@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/result"
 )
@@ -42,7 +43,7 @@ the images fail, it says which, and the exit code tells why.`,
   image-builder build build.yaml --buildkit-host tcp://builder:1234 --buildkit-ca ca.pem
   image-builder build build.yaml --node linux/arm64,linux/arm/v7=tcp://builder-arm:1234 --node-ca ca.pem
   image-builder convert build.yaml | image-builder build - --output table`,
-		Args:              arguments(1, 1, "one document"),
+		Args:              command.Arguments(1, 1, "one document"),
 		ValidArgsFunction: documents,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.file = args[0]
@@ -59,7 +60,7 @@ the images fail, it says which, and the exit code tells why.`,
 // addFlags adds the flags of build to a command.
 func (o *buildOptions) addFlags(cmd *cobra.Command) {
 	o.add(cmd)
-	cmd.Flags().BoolVar(&o.settings.force, "force", false, "build also what has not changed since the image that the tag names was built")
+	cmd.Flags().BoolVar(&o.settings.Force, "force", false, "build also what has not changed since the image that the tag names was built")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would be built, as plan does, and build nothing")
 	cmd.Flags().StringVar(&o.resultFile, "result-file", "", "also write the result, as JSON, to this `FILE`, whether or not all images could be built")
 }
@@ -71,7 +72,7 @@ func (a *app) runBuild(ctx context.Context, o *buildOptions) error {
 		return err
 	}
 	defer display.Close()
-	wait, abandon := a.pluginAhead(ctx, o.settings.plugin, imageNode, create)
+	wait, abandon := a.pluginAhead(ctx, o.settings.Plugin, imageNode, create)
 	defer abandon()
 	request, err := a.request(ctx, &o.requestOptions)
 	if err != nil {
@@ -109,7 +110,7 @@ func canWrite(file string) error {
 		err = syscall.ENOTDIR
 	}
 	if err != nil {
-		return fault.New(fault.Invalid, "write %s: %w", file, cause(err))
+		return fault.New(fault.Invalid, "write %s: %w", file, command.Cause(err))
 	}
 	return nil
 }

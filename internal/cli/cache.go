@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/result"
@@ -29,7 +30,7 @@ func (a *app) cacheCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cache",
 		Short: "Look after the build caches that options.cache keeps in a registry",
-		Args:  a.noSuchCommand,
+		Args:  a.NoSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.cachePruneCommand())
@@ -47,7 +48,7 @@ named is freed when the registry collects its garbage.`,
 		Example: `  image-builder cache prune build.yaml --scope pr-17
   image-builder cache prune build.yaml --older-than 336h
   image-builder cache prune build.yaml --all`,
-		Args:              arguments(1, 1, "one document"),
+		Args:              command.Arguments(1, 1, "one document"),
 		ValidArgsFunction: documents,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.file = args[0]
@@ -79,7 +80,7 @@ func (a *app) runCachePrune(ctx context.Context, o *pruneOptions) error {
 		return fault.New(fault.Internal, "encode the request: %w", err)
 	}
 	request.Operation = pruneCache
-	client, err := a.startPlugin(ctx, o.settings.plugin, imageNode, pruneCache)
+	client, err := a.startPlugin(ctx, o.settings.Plugin, imageNode, pruneCache)
 	if err != nil {
 		return err
 	}

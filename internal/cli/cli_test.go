@@ -15,13 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"imagebuilder/internal/cli"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 )
 
 // host is a host with an environment of its own; out and err are what it writes.
-func host(environment map[string]string) (h cli.Host, out, stderr *bytes.Buffer) {
+func host(environment map[string]string) (h command.Host, out, stderr *bytes.Buffer) {
 	out, stderr = &bytes.Buffer{}, &bytes.Buffer{}
-	return cli.Host{
+	return command.Host{
 		In: strings.NewReader(""), Out: out, Err: stderr,
 		LookupEnv:  func(name string) (string, bool) { v, ok := environment[name]; return v, ok },
 		Executable: func() (string, error) { return "/nowhere/image-builder", nil },

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/buildparams"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 )
 
@@ -34,10 +35,10 @@ read the old one. The same input gives the same bytes every time.`,
 		Example: `  image-builder convert build.json build.yaml
   image-builder convert documents/ converted/ --to yaml
   image-builder convert < build.yaml > build.json`,
-		Args:              arguments(0, 2, "at most an input and an output"),
+		Args:              command.Arguments(0, 2, "at most an input and an output"),
 		ValidArgsFunction: documents,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.in = standardInput
+			o.in = command.StandardInput
 			if len(args) > 0 {
 				o.in = args[0]
 			}
@@ -47,21 +48,21 @@ read the old one. The same input gives the same bytes every time.`,
 			return a.runConvert(cmd.Context(), o)
 		},
 	}
-	choiceFlag(cmd, newChoice(&o.to, buildparams.JSON, buildparams.YAML), "to", "", "form to write")
+	command.ChoiceFlag(cmd, command.NewChoice(&o.to, buildparams.JSON, buildparams.YAML), "to", "", "form to write")
 	return cmd
 }
 
 func (a *app) runConvert(ctx context.Context, o *convertOptions) error {
 	if info, err := os.Stat(o.in); err == nil && info.IsDir() {
-		if o.out == "" || o.out == standardInput {
+		if o.out == "" || o.out == command.StandardInput {
 			return fault.New(fault.Invalid, "convert %s: a folder needs a folder to convert into", o.in).
 				WithHint("image-builder convert %s OUT", o.in)
 		}
 		return a.convertFolder(ctx, o)
 	}
-	toFile := o.out != "" && o.out != standardInput
+	toFile := o.out != "" && o.out != command.StandardInput
 	if info, err := os.Stat(o.out); toFile && err == nil && info.IsDir() {
-		return fault.New(fault.Invalid, "convert %s: %s is a folder", shownName(o.in), o.out).
+		return fault.New(fault.Invalid, "convert %s: %s is a folder", command.ShownName(o.in), o.out).
 			WithHint("name the file to write")
 	}
 	to := o.to
@@ -80,7 +81,7 @@ func (a *app) runConvert(ctx context.Context, o *convertOptions) error {
 
 // convertOne gives a document in another form; the zero form is the one that it has not.
 func (a *app) convertOne(ctx context.Context, file string, to buildparams.Format) ([]byte, error) {
-	data, err := a.read(ctx, file)
+	data, err := a.Read(ctx, file)
 	if err != nil {
 		return nil, err
 	}
@@ -129,13 +130,13 @@ func (a *app) convertFolder(ctx context.Context, o *convertOptions) error {
 	}
 	if len(failures) > 1 {
 		for _, err := range failures {
-			writeError(a.Err, fault.As(err))
+			command.WriteError(a.Err, fault.As(err))
 		}
 		return fault.New(fault.Invalid, "%d of %d documents are not valid; nothing was written", len(failures), len(files))
 	}
 	for _, c := range all {
 		if err := os.MkdirAll(filepath.Dir(c.out), 0o777); err != nil { // the user's umask decides
-			return fault.New(fault.Invalid, "write %s: %w", c.out, cause(err))
+			return fault.New(fault.Invalid, "write %s: %w", c.out, command.Cause(err))
 		}
 		if err := writeFile(c.out, c.data, modeOf(c.in)); err != nil {
 			return err
@@ -194,7 +195,7 @@ const privateMode = 0o600
 // modeOf is who may read and write a file.
 func modeOf(file string) os.FileMode {
 	info, err := os.Stat(file)
-	if file == standardInput || err != nil || !info.Mode().IsRegular() {
+	if file == command.StandardInput || err != nil || !info.Mode().IsRegular() {
 		return privateMode
 	}
 	return info.Mode().Perm()

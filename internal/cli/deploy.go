@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/imagenode"
@@ -21,7 +22,7 @@ type hostOptions struct {
 	workers  int
 	output   format
 	progress progress.Mode
-	settings settingsFlags
+	settings command.SettingsFlags
 }
 
 // add adds the flags to a command.
@@ -30,7 +31,7 @@ func (o *hostOptions) add(cmd *cobra.Command) {
 	cmd.Flags().IntVarP(&o.workers, "workers", "w", tosca.DefaultWorkers, "nodes that are worked on at once")
 	outputFlag(cmd, &o.output)
 	progressFlag(cmd, &o.progress)
-	o.settings.add(cmd)
+	o.settings.Add(cmd)
 }
 
 func inputsFlag(cmd *cobra.Command, inputs *string) {
@@ -55,7 +56,7 @@ When a node fails, the others go on, except for those that stand on it; the exit
   image-builder deploy -w 3 -i inputs_graph.yaml image_graph.yaml
   image-builder outputs
   image-builder undeploy`,
-		Args:              arguments(0, 1, "one template"),
+		Args:              command.Arguments(0, 1, "one template"),
 		ValidArgsFunction: documents,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -70,7 +71,7 @@ When a node fails, the others go on, except for those that stand on it; the exit
 
 func (a *app) runDeploy(ctx context.Context, o *hostOptions) error {
 	return a.onHost(o, func(d *tosca.Deployment, runner *nodeRunner) (*tosca.Report, error) {
-		wait, abandon := a.pluginAhead(ctx, o.settings.plugin, imagenode.NodeType, imagenode.Create)
+		wait, abandon := a.pluginAhead(ctx, o.settings.Plugin, imagenode.NodeType, imagenode.Create)
 		defer abandon()
 		runner.ahead = wait
 		top, inputs, err := a.topology(ctx, o, d.Folder)
@@ -96,11 +97,11 @@ func (a *app) onHost(o *hostOptions, work func(*tosca.Deployment, *nodeRunner) (
 	if err != nil {
 		return err
 	}
-	settings, err := o.settings.marshal()
+	settings, err := o.settings.Marshal()
 	if err != nil {
 		return err
 	}
-	runner := &nodeRunner{app: a, explicit: o.settings.plugin, settings: settings, folder: folder, display: display}
+	runner := &nodeRunner{app: a, explicit: o.settings.Plugin, settings: settings, folder: folder, display: display}
 	defer runner.close()
 	report, err := work(&tosca.Deployment{
 		Folder: folder, Runner: runner, Workers: o.workers,
@@ -145,7 +146,7 @@ func (a *app) topology(ctx context.Context, o *hostOptions, folder string) (*tos
 		return nil, "", err
 	}
 	top, err := template.Bind(inputs)
-	if err != nil || from == "" || from == standardInput {
+	if err != nil || from == "" || from == command.StandardInput {
 		return top, "", err
 	}
 	again, err := filepath.Abs(from)
@@ -167,9 +168,9 @@ func (a *app) readInputs(ctx context.Context, file string) (*tosca.Inputs, error
 	if file == "" {
 		return tosca.NoInputs(), nil
 	}
-	data, err := a.read(ctx, file)
+	data, err := a.Read(ctx, file)
 	if err != nil {
 		return nil, err
 	}
-	return tosca.ReadInputs(data, shownName(file))
+	return tosca.ReadInputs(data, command.ShownName(file))
 }

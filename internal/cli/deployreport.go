@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/tosca"
 )
 
@@ -64,7 +65,7 @@ func nodeRows(t *tabwriter.Writer, node tosca.NodeReport) {
 	state := node.State
 	switch {
 	case node.Error != "":
-		state += ": " + firstLine(node.Error)
+		state += ": " + command.FirstLine(node.Error)
 	case node.Blocked != "":
 		state += ": it needs " + node.Blocked
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/result"
@@ -16,7 +17,7 @@ import (
 type doctorOptions struct {
 	fix      bool
 	output   format
-	settings settingsFlags
+	settings command.SettingsFlags
 }
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -35,22 +36,22 @@ The exit code is 0 when images can be built here, and 1 otherwise.`,
 		Example: `  image-builder doctor
   sudo image-builder doctor --fix
   image-builder doctor --buildkit-host tcp://builder:1234 --output json`,
-		Args:              arguments(0, 0, "no arguments"),
+		Args:              command.Arguments(0, 0, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return a.runDoctor(cmd.Context(), o) },
 	}
 	outputFlag(cmd, &o.output)
 	cmd.Flags().BoolVar(&o.fix, "fix", false, "set emulation of foreign platforms up on this machine first; only root may")
-	o.settings.add(cmd)
+	o.settings.Add(cmd)
 	return cmd
 }
 
 func (a *app) runDoctor(ctx context.Context, o *doctorOptions) error {
-	settings, err := o.settings.marshal()
+	settings, err := o.settings.Marshal()
 	if err != nil {
 		return err
 	}
-	client, err := a.startPlugin(ctx, o.settings.plugin, engineNode, doctor)
+	client, err := a.startPlugin(ctx, o.settings.Plugin, engineNode, doctor)
 	if err != nil {
 		return err
 	}

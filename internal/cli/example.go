@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 	"imagebuilder/schemas"
 )
@@ -36,7 +37,7 @@ func (a *app) exampleCommand() *cobra.Command {
 		Example: `  image-builder example
   image-builder example git
   image-builder example git -o build.yaml`,
-		Args: arguments(0, 1, "at most the name of an example"),
+		Args: command.Arguments(0, 1, "at most the name of an example"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			names, _ := exampleNames()
 			return names, cobra.ShellCompDirectiveNoFileComp

@@ -8,6 +8,7 @@ import (
 	"regexp"
 
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/imagenode"
 )
@@ -37,7 +38,7 @@ func (j *journal) close(err error) {
 		return
 	}
 	if err != nil {
-		writeError(j.file, fault.As(err))
+		command.WriteError(j.file, fault.As(err))
 	}
 	_ = j.file.Close()
 }

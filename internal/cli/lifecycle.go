@@ -11,6 +11,7 @@ import (
 
 	"imagebuilder/internal/cli/onlooker"
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/imagenode"
 	"imagebuilder/plugin"
@@ -23,7 +24,7 @@ const noProgress progress.Mode = "none"
 type lifecycleOptions struct {
 	operation string
 	progress  progress.Mode
-	settings  settingsFlags
+	settings  command.SettingsFlags
 }
 
 // lifecycleRequest is what an orchestrator writes to standard input.
@@ -66,7 +67,7 @@ to FOLDER/.image-builder/logs/NODE.OPERATION.log.`,
     {"registry": {"url": "registry.example.com"}, "images": [{"image": "team/app", "tag": "v1"}]}}}' |
       image-builder lifecycle delete
   IMAGE_BUILDER_ENGINE=managed IMAGE_BUILDER_PROGRESS=none opera deploy -i inputs.yaml docker_image_definition.yaml`,
-		Args:      arguments(1, 1, "one operation: "+strings.Join(imagenode.Operations(), ", ")),
+		Args:      command.Arguments(1, 1, "one operation: "+strings.Join(imagenode.Operations(), ", ")),
 		ValidArgs: imagenode.Operations(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.operation = args[0]
@@ -74,10 +75,10 @@ to FOLDER/.image-builder/logs/NODE.OPERATION.log.`,
 		},
 	}
 	o.progress = progress.Auto
-	choiceFlag(cmd, newChoice(&o.progress, progress.Auto, noProgress, progress.TTY, progress.Plain, progress.JSON), "progress", "",
+	command.ChoiceFlag(cmd, command.NewChoice(&o.progress, progress.Auto, noProgress, progress.TTY, progress.Plain, progress.JSON), "progress", "",
 		"whether progress is shown: none, or as plain lines; the log file has it anyway")
-	environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
-	o.settings.add(cmd)
+	command.Environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
+	o.settings.Add(cmd)
 	return cmd
 }
 
@@ -114,7 +115,7 @@ func (a *app) runLifecycle(ctx context.Context, o *lifecycleOptions) error {
 
 // readOperation reads the request from standard input.
 func (a *app) readOperation(ctx context.Context, o *lifecycleOptions) (imagenode.Operation, error) {
-	data, err := a.read(ctx, standardInput)
+	data, err := a.Read(ctx, command.StandardInput)
 	if err != nil {
 		return imagenode.Operation{}, err
 	}
@@ -125,7 +126,7 @@ func (a *app) readOperation(ctx context.Context, o *lifecycleOptions) (imagenode
 		return imagenode.Operation{}, fault.New(fault.Invalid, "read the request from standard input: %w", err).
 			WithHint(`it is one JSON document: {"node": "NAME", "folder": "/FOLDER", "inputs": {...}}`)
 	}
-	settings, err := o.settings.marshal()
+	settings, err := o.settings.Marshal()
 	if err != nil {
 		return imagenode.Operation{}, err
 	}
@@ -136,7 +137,7 @@ func (a *app) readOperation(ctx context.Context, o *lifecycleOptions) (imagenode
 
 // operate has the plugin do it.
 func (a *app) operate(ctx context.Context, o *lifecycleOptions, request plugin.Request, j *journal) (json.RawMessage, error) {
-	client, err := a.startPlugin(ctx, o.settings.plugin, request.NodeType, request.Operation)
+	client, err := a.startPlugin(ctx, o.settings.Plugin, request.NodeType, request.Operation)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"imagebuilder/internal/buildparams"
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/config"
 	"imagebuilder/internal/fault"
 )
@@ -33,11 +34,10 @@ func (a *app) needsCommand() *cobra.Command {
 
 A document that is wrong is an error, as in build.`,
 		Hidden: true,
-		Args:   arguments(1, 1, "one document"),
+		Args:   command.Arguments(1, 1, "one document"),
 		// Whether the configuration file can be read is part of the answer.
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a.running = true
 			o.file = args[0]
 			return a.runNeeds(cmd, o)
 		},
@@ -74,7 +74,7 @@ func (n *needs) reads(paths ...string) {
 
 // needsOfFlags adds what flags, their variables and the configuration file name.
 func (a *app) needsOfFlags(cmd *cobra.Command, o *buildOptions, n *needs) error {
-	explicit := o.settings.config.path
+	explicit := o.settings.ConfigurationPath()
 	if explicit == "" {
 		explicit, _ = a.LookupEnv(config.EnvironmentVariable)
 	}
@@ -93,15 +93,15 @@ func (a *app) needsOfFlags(cmd *cobra.Command, o *buildOptions, n *needs) error 
 		n.reads(append(files, path)...)
 		n.again = slices.ContainsFunc(files, missing) // and until then it is not used
 	}
-	begin := a.begin
+	begin := a.Begin
 	if n.again {
-		begin = func(cmd *cobra.Command, _ []string) error { return a.fromEnvironment(cmd.Flags()) }
+		begin = a.BeginWithoutConfiguration
 	}
-	if err := begin(cmd, nil); err != nil {
+	if err := begin(cmd); err != nil {
 		return err
 	}
-	a.jsonErrors = o.progress == progress.JSON
-	s, err := o.settings.settings()
+	a.JSONErrors = o.progress == progress.JSON
+	s, err := o.settings.Settings()
 	if err != nil {
 		return err
 	}
@@ -130,14 +130,14 @@ func missing(path string) bool {
 
 // needsOfDocument adds what the document names.
 func (a *app) needsOfDocument(ctx context.Context, o *buildOptions, n *needs) error {
-	if o.file != standardInput {
+	if o.file != command.StandardInput {
 		n.reads(o.file)
 		if missing(o.file) {
 			n.again = true
 			return nil
 		}
 	}
-	data, err := a.read(ctx, o.file)
+	data, err := a.Read(ctx, o.file)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 )
 
@@ -30,7 +30,7 @@ const (
 // outputFlag adds --output to a command.
 func outputFlag(cmd *cobra.Command, f *format) {
 	*f = formatAuto
-	choiceFlag(cmd, newChoice(f, formatAuto, formatJSON, formatYAML, formatTable), "output", "o",
+	command.ChoiceFlag(cmd, command.NewChoice(f, formatAuto, formatJSON, formatYAML, formatTable), "output", "o",
 		"how the result is printed; auto is a table on a terminal and JSON elsewhere")
 }
 
@@ -107,7 +107,7 @@ const resultFileMode = 0o644
 
 // writeFile writes a file so that a reader sees all of it or what was there before.
 func writeFile(path string, data []byte, mode os.FileMode) error {
-	fail := func(err error) error { return fault.New(fault.Invalid, "write %s: %w", path, cause(err)) }
+	fail := func(err error) error { return fault.New(fault.Invalid, "write %s: %w", path, command.Cause(err)) }
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return fail(err)
@@ -127,19 +127,6 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 		return fail(err)
 	}
 	return nil
-}
-
-// cause is what went wrong with a path, without the path: our own errors name it.
-func cause(err error) error {
-	var path *os.PathError
-	var link *os.LinkError
-	switch {
-	case errors.As(err, &path):
-		return path.Err
-	case errors.As(err, &link):
-		return link.Err
-	}
-	return err
 }
 
 // plural is a count and what is counted.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagebuilder/internal/command"
 	"imagebuilder/tosca"
 )
 
@@ -21,7 +22,7 @@ func (a *app) outputsCommand() *cobra.Command {
 known yet are left out.`,
 		Example: `  image-builder outputs
   image-builder outputs --output json`,
-		Args: arguments(0, 0, "no arguments"),
+		Args: command.Arguments(0, 0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			info, err := a.info()
 			if err != nil {
@@ -77,7 +78,7 @@ func (a *app) infoCommand() *cobra.Command {
 		Long: `Show what is known about what is deployed in this folder: how far it is, the template and its inputs (with **** for what
 is or may be secret), and the nodes with their attributes.`,
 		Example: "  image-builder info\n  image-builder info --output json",
-		Args:    arguments(0, 0, "no arguments"),
+		Args:    command.Arguments(0, 0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			info, err := a.info()
 			if err != nil {

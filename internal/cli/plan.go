@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+
+	"imagebuilder/internal/command"
 )
 
 func (a *app) planCommand() *cobra.Command {
@@ -18,7 +20,7 @@ Nothing is built and nothing is pushed.
 FILE is JSON or YAML; - is standard input.`,
 		Example: `  image-builder plan build.yaml
   image-builder plan build.yaml --output json --set source.git_repo.version=main`,
-		Args:              arguments(1, 1, "one document"),
+		Args:              command.Arguments(1, 1, "one document"),
 		ValidArgsFunction: documents,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.file = args[0]
@@ -37,7 +39,7 @@ func (a *app) runPlan(ctx context.Context, o *requestOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := a.startPlugin(ctx, o.settings.plugin, imageNode, create)
+	client, err := a.startPlugin(ctx, o.settings.Plugin, imageNode, create)
 	if err != nil {
 		return err
 	}

@@ -3,53 +3,22 @@ package cli
 import (
 	"context"
 	"fmt"
-	"path/filepath"
-
-	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/fault"
 	"imagebuilder/plugin"
 )
 
-// pluginFlag adds --plugin to a command.
-func pluginFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVar(path, "plugin", "", "the plugin's executable `FILE`; by default "+plugin.MainName+" beside image-builder, then on PATH")
-	environment(cmd.Flags(), "plugin", "IMAGE_BUILDER_PLUGIN")
-}
-
-// findPlugins gives the paths of the plugins there are, the best first. explicit, if not empty, is the only one.
-func (a *app) findPlugins(explicit string) ([]string, error) {
-	dir, err := a.pluginDir()
-	if err != nil {
-		return nil, err
-	}
-	path, _ := a.LookupEnv("PATH")
-	return plugin.Find(dir, path, explicit)
-}
-
-// pluginDir is the folder in which image-builder's own plugin lies.
-func (a *app) pluginDir() (string, error) {
-	executable, err := a.Executable()
-	if err != nil {
-		return "", fault.New(fault.Internal, "find the folder of image-builder: %w", err)
-	}
-	if real, err := filepath.EvalSymlinks(executable); err == nil {
-		executable = real // a link to it does not move the plugin that lies beside it
-	}
-	return filepath.Dir(executable), nil
-}
-
 // startPlugin starts the plugin that performs an operation. The caller ends it with closePlugin.
 func (a *app) startPlugin(ctx context.Context, explicit, nodeType, operation string) (*plugin.Client, error) {
 	// Nearly always it is the one beside us, and reading the folders of PATH takes milliseconds.
-	if dir, err := a.pluginDir(); err == nil && explicit == "" {
+	if dir, err := a.PluginDir(); err == nil && explicit == "" {
 		if own, err := plugin.Find(dir, "", ""); err == nil {
 			if client, err := plugin.FindFor(ctx, own, nodeType, operation, plugin.Options{}); err == nil {
 				return client, nil
 			}
 		}
 	}
-	paths, err := a.findPlugins(explicit)
+	paths, err := a.FindPlugins(explicit)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +63,7 @@ func (a *app) closePlugin(client *plugin.Client) {
 
 // pluginVersion is the version of the plugin that would be used, and nil when there is none.
 func (a *app) pluginVersion(ctx context.Context, explicit string) *pluginVersion {
-	paths, err := a.findPlugins(explicit)
+	paths, err := a.FindPlugins(explicit)
 	if err != nil && explicit == "" {
 		return nil
 	}

@@ -2,12 +2,12 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/buildparams"
 	"imagebuilder/internal/cli/progress"
+	"imagebuilder/internal/command"
 	"imagebuilder/plugin"
 )
 
@@ -25,7 +25,7 @@ type requestOptions struct {
 	sets     []string
 	output   format
 	progress progress.Mode
-	settings settingsFlags
+	settings command.SettingsFlags
 }
 
 // add adds the flags to a command.
@@ -33,20 +33,20 @@ func (o *requestOptions) add(cmd *cobra.Command) {
 	setFlag(cmd, &o.sets)
 	outputFlag(cmd, &o.output)
 	progressFlag(cmd, &o.progress)
-	o.settings.add(cmd)
+	o.settings.Add(cmd)
 }
 
 // progressFlag adds --progress to a command.
 func progressFlag(cmd *cobra.Command, mode *progress.Mode) {
 	*mode = progress.Auto
-	choiceFlag(cmd, newChoice(mode, progress.Auto, progress.TTY, progress.Plain, progress.JSON), "progress", "",
+	command.ChoiceFlag(cmd, command.NewChoice(mode, progress.Auto, progress.TTY, progress.Plain, progress.JSON), "progress", "",
 		"how progress is shown on standard error; auto is tty on a terminal and plain elsewhere, json is one object per line")
-	environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
+	command.Environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
 }
 
 // request reads and checks the document. Nothing has been started when it fails.
 func (a *app) request(ctx context.Context, o *requestOptions) (plugin.Request, error) {
-	data, err := a.read(ctx, o.file)
+	data, err := a.Read(ctx, o.file)
 	if err != nil {
 		return plugin.Request{}, err
 	}
@@ -62,7 +62,7 @@ func (a *app) request(ctx context.Context, o *requestOptions) (plugin.Request, e
 	if err != nil {
 		return plugin.Request{}, err
 	}
-	settings, err := o.settings.marshal()
+	settings, err := o.settings.Marshal()
 	if err != nil {
 		return plugin.Request{}, err
 	}
@@ -72,15 +72,6 @@ func (a *app) request(ctx context.Context, o *requestOptions) (plugin.Request, e
 	}, nil
 }
 
-// marshal is the settings as the plugin takes them.
-func (s *settingsFlags) marshal() (json.RawMessage, error) {
-	settings, err := s.settings()
-	if err != nil {
-		return nil, err
-	}
-	return marshal(settings)
-}
-
 // display makes the display for progress.
 func (a *app) display(mode progress.Mode) (*progress.Display, error) {
 	term, _ := a.LookupEnv("TERM")
@@ -88,6 +79,6 @@ func (a *app) display(mode progress.Mode) (*progress.Display, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.jsonErrors = d.Mode() == progress.JSON
+	a.JSONErrors = d.Mode() == progress.JSON
 	return d, nil
 }

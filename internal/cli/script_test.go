@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"imagebuilder/internal/cli"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/engine/managed"
 	"imagebuilder/internal/lifecycle"
 	"imagebuilder/internal/testbed"
@@ -28,7 +29,7 @@ const patience = time.Minute
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"image-builder":   func() { os.Exit(cli.Main(context.Background(), cli.Process(), os.Args[1:], "v1.2.3")) },
+		"image-builder":   func() { os.Exit(cli.Main(context.Background(), command.Process(), os.Args[1:], "v1.2.3")) },
 		"scripted-plugin": func() { plugin.Serve(scriptedPlugin{}) },
 		"image-builder-plugin": func() { // as in cmd/image-builder-plugin
 			if len(os.Args) > 1 && os.Args[1] == lifecycle.SupervisorCommand {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/result"
 )
 
@@ -29,7 +30,7 @@ func resultTable(w io.Writer, raw json.RawMessage) error {
 	for _, image := range r.Images {
 		switch {
 		case image.Error != nil:
-			fmt.Fprintf(t, "%s\t\t\tfailed: %s\n", image.Ref, firstLine(image.Error.Message))
+			fmt.Fprintf(t, "%s\t\t\tfailed: %s\n", image.Ref, command.FirstLine(image.Error.Message))
 		case len(image.Platforms) == 1:
 			p := image.Platforms[0]
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", image.Ref, p.Platform, humanSize(p.Size), image.Digest)

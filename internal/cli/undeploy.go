@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imagebuilder/internal/command"
 	"imagebuilder/tosca"
 )
 
@@ -21,7 +22,7 @@ Passwords are kept nowhere: those that stood in the inputs themselves are read f
 still be where they were, or be given with -i. References (env:NAME, file:PATH) need nothing.`,
 		Example: `  image-builder undeploy
   image-builder undeploy -i inputs.yaml`,
-		Args: arguments(0, 0, "no arguments"),
+		Args: command.Arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runUndeploy(cmd.Context(), o) },
 	}
 	o.add(cmd)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/buildparams"
+	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
 	"imagebuilder/tosca"
 )
@@ -44,7 +45,7 @@ FILE is JSON or YAML; - is standard input. The exit code is 0 when all are in or
 		Example: `  image-builder validate build.yaml other.json
   image-builder validate build.yaml --output json
   image-builder validate docker_image_definition.yaml -i inputs.yaml`,
-		Args:              arguments(1, -1, "at least one document"),
+		Args:              command.Arguments(1, -1, "at least one document"),
 		ValidArgsFunction: documents,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.files = args
@@ -54,7 +55,7 @@ FILE is JSON or YAML; - is standard input. The exit code is 0 when all are in or
 	setFlag(cmd, &o.sets)
 	inputsFlag(cmd, &o.inputs)
 	o.output = formatTable
-	choiceFlag(cmd, newChoice(&o.output, formatTable, formatJSON, formatYAML), "output", "o",
+	command.ChoiceFlag(cmd, command.NewChoice(&o.output, formatTable, formatJSON, formatYAML), "output", "o",
 		"table prints a line for each document that is in order, and problems on standard error; json and yaml print all of it")
 	return cmd
 }
@@ -89,18 +90,18 @@ func (a *app) runValidate(ctx context.Context, o *validateOptions) error {
 		return failures[0]
 	}
 	for _, err := range failures {
-		writeError(a.Err, fault.As(err))
+		command.WriteError(a.Err, fault.As(err))
 	}
 	return fault.New(fault.Invalid, "%d of %d documents are not valid", len(failures), len(o.files))
 }
 
 // check reads and validates a document.
 func (a *app) check(ctx context.Context, file string, o *validateOptions) error {
-	data, err := a.read(ctx, file)
+	data, err := a.Read(ctx, file)
 	if err != nil {
 		return err
 	}
-	if file != standardInput && tosca.IsTemplate(data) { // what it imports is relative to its file
+	if file != command.StandardInput && tosca.IsTemplate(data) { // what it imports is relative to its file
 		return a.checkTemplate(ctx, file, o)
 	}
 	_, err = buildparams.DecodeWith(data, file, o.sets)

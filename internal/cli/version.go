@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"imagebuilder/internal/command"
 )
 
 // versionOptions are the options of version.
@@ -39,13 +41,13 @@ func (a *app) versionCommand() *cobra.Command {
 		Short:             "Print the version of image-builder and of its plugin",
 		Long:              `Print the version of image-builder and of the plugin that it would use.`,
 		Example:           "  image-builder version\n  image-builder version --output json",
-		Args:              arguments(0, 0, "no arguments"),
+		Args:              command.Arguments(0, 0, "no arguments"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return a.runVersion(cmd.Context(), o) },
 	}
 	o.output = formatTable
-	choiceFlag(cmd, newChoice(&o.output, formatTable, formatJSON, formatYAML), "output", "o", "how it is printed")
-	pluginFlag(cmd, &o.plugin)
+	command.ChoiceFlag(cmd, command.NewChoice(&o.output, formatTable, formatJSON, formatYAML), "output", "o", "how it is printed")
+	command.PluginFlag(cmd, &o.plugin)
 	return cmd
 }
 
@@ -54,7 +56,7 @@ const answerWithin = 10 * time.Second
 
 func (a *app) runVersion(ctx context.Context, o *versionOptions) error {
 	raw, err := marshal(versions{
-		Version: a.version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Version: a.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Plugin: a.pluginVersion(ctx, o.plugin),
 	})
 	if err != nil {
@@ -73,7 +75,7 @@ func versionTable(w io.Writer, raw json.RawMessage) error {
 	case p == nil:
 		fmt.Fprintln(w, "no plugin found")
 	case p.Error != "":
-		fmt.Fprintf(w, "plugin %s: %s\n", p.Path, firstLine(p.Error))
+		fmt.Fprintf(w, "plugin %s: %s\n", p.Path, command.FirstLine(p.Error))
 	default:
 		fmt.Fprintf(w, "%s %s (%s)\n", p.Name, p.Version, p.Path)
 	}

@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"fmt"
@@ -15,8 +15,8 @@ import (
 // environmentKey is the annotation of a flag that names its environment variable.
 const environmentKey = "imagebuilder_environment"
 
-// environment lets a flag take its value from an environment variable, and says so in its help.
-func environment(flags *pflag.FlagSet, flag, variable string) {
+// Environment lets a flag take its value from an environment variable, and says so in its help.
+func Environment(flags *pflag.FlagSet, flag, variable string) {
 	f := flags.Lookup(flag)
 	f.Usage += " (environment: " + variable + ")"
 	if f.Annotations == nil {
@@ -27,7 +27,7 @@ func environment(flags *pflag.FlagSet, flag, variable string) {
 
 // fromEnvironment gives flags that stand not on the command line the values of their environment variables.
 // An empty variable is as good as none.
-func (a *app) fromEnvironment(flags *pflag.FlagSet) error {
+func (a *App) fromEnvironment(flags *pflag.FlagSet) error {
 	var wrong error
 	flags.VisitAll(func(f *pflag.Flag) {
 		variable := f.Annotations[environmentKey]
@@ -51,8 +51,8 @@ type choice[T ~string] struct {
 	allowed []T
 }
 
-// newChoice makes a choice that is stored in value and starts with what stands there.
-func newChoice[T ~string](value *T, allowed ...T) *choice[T] { return &choice[T]{value, allowed} }
+// NewChoice makes a choice that is stored in value and starts with what stands there.
+func NewChoice[T ~string](value *T, allowed ...T) *choice[T] { return &choice[T]{value, allowed} }
 
 // Set takes one of the allowed words.
 func (c *choice[T]) Set(s string) error {
@@ -77,8 +77,8 @@ func (c *choice[T]) list(separator string) string {
 	return strings.Join(words, separator)
 }
 
-// choiceFlag adds a choice to a command, with completion of its words.
-func choiceFlag[T ~string](cmd *cobra.Command, c *choice[T], name, short, usage string) {
+// ChoiceFlag adds a choice to a command, with completion of its words.
+func ChoiceFlag[T ~string](cmd *cobra.Command, c *choice[T], name, short, usage string) {
 	cmd.Flags().VarP(c, name, short, usage)
 	words := strings.Split(c.list("|"), "|")
 	// the only error is a flag that does not exist or completes already

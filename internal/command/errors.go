@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"encoding/json"
@@ -16,8 +16,8 @@ import (
 	"imagebuilder/internal/fault"
 )
 
-// writeError prints an error for people: its message, its problems one on each line, and what to do.
-func writeError(w io.Writer, f *fault.Error) {
+// WriteError prints an error for people: its message, its problems one on each line, and what to do.
+func WriteError(w io.Writer, f *fault.Error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "error: %s\n", strings.TrimRight(f.Message, "\n"))
 	for _, p := range f.Problems {
@@ -83,18 +83,18 @@ func usageError(root *cobra.Command, args []string, err error) error {
 	if findErr != nil {
 		cmd = root
 	}
-	return fault.New(fault.Invalid, "%s", firstLine(err.Error())).WithHint("%s", seeHelp(cmd))
+	return fault.New(fault.Invalid, "%s", FirstLine(err.Error())).WithHint("%s", seeHelp(cmd))
 }
 
 func seeHelp(cmd *cobra.Command) string { return fmt.Sprintf("see '%s --help'", cmd.CommandPath()) }
 
-func firstLine(s string) string {
+func FirstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
 	return line
 }
 
-// noSuchCommand accepts no arguments: on the root, an argument is a verb that does not exist.
-func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {
+// NoSuchCommand accepts no arguments: on the root, an argument is a verb that does not exist.
+func (a *App) NoSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
@@ -134,8 +134,8 @@ func nearestFlag(flags *pflag.FlagSet, name string) string {
 	return best
 }
 
-// arguments says how many arguments a verb takes, and what they are.
-func arguments(minimum, maximum int, what string) cobra.PositionalArgs {
+// Arguments says how many arguments a verb takes, and what they are.
+func Arguments(minimum, maximum int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < minimum:

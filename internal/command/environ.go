@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"bytes"
@@ -14,12 +14,12 @@ const environmentFile = "IMAGE_BUILDER_ENVIRONMENT"
 // takeEnvironment adds to the process's environment what is in the file that IMAGE_BUILDER_ENVIRONMENT names, if it is set: entries
 // NAME=VALUE, each ended by a NUL byte. What a container is given as its environment is written to the disk of its engine,
 // and shown to everybody who asks that engine; a pipe is read once. Plugins are started with all of it.
-func (a *app) takeEnvironment(ctx context.Context) error {
+func (a *App) takeEnvironment(ctx context.Context) error {
 	path, _ := a.LookupEnv(environmentFile)
 	if path == "" {
 		return nil
 	}
-	data, err := a.read(ctx, path)
+	data, err := a.Read(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"fmt"
@@ -111,7 +111,7 @@ func (n *nodeFlags) add(flags *pflag.FlagSet) {
 		"node-cert": "IMAGE_BUILDER_NODE_CERT",
 		"node-key":  "IMAGE_BUILDER_NODE_KEY",
 	} {
-		environment(flags, flag, variable)
+		Environment(flags, flag, variable)
 	}
 }
 

@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"strings"
@@ -21,7 +21,7 @@ type configFlag struct {
 
 func (c *configFlag) add(flags *pflag.FlagSet) {
 	flags.Var(c, configFlagName, "configuration `FILE` (YAML); by default ~/.config/image-builder/config.yaml, then "+config.SystemPath)
-	environment(flags, configFlagName, config.EnvironmentVariable)
+	Environment(flags, configFlagName, config.EnvironmentVariable)
 }
 
 // Set takes a path.
@@ -37,8 +37,8 @@ func (c *configFlag) String() string { return c.path }
 func (c *configFlag) Type() string { return "file" }
 
 // fromConfig gives flags the values of the configuration file, for commands that have one. Those of the command line stay; the
-// environment's come after and replace the file's.
-func (a *app) fromConfig(flags *pflag.FlagSet) error {
+// Environment's come after and replace the file's.
+func (a *App) fromConfig(flags *pflag.FlagSet) error {
 	f := flags.Lookup(configFlagName)
 	if f == nil {
 		return nil

@@ -1,6 +1,7 @@
-package cli
+package command
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"time"
 
@@ -25,9 +26,10 @@ const defaultIdle = 5 * time.Minute
 // defaultCacheCap is that of the managed engine itself, in bytes; the host does not link its package.
 const defaultCacheCap size = 10 << 30
 
-// settingsFlags are the flags that say how to build.
-type settingsFlags struct {
-	plugin string // the plugin's executable; "" looks for it
+// SettingsFlags are the flags that say how to build.
+type SettingsFlags struct {
+	Plugin string // the plugin's executable; "" looks for it
+	Force  bool   // build also what has not changed
 
 	engine       string
 	buildkitHost string
@@ -40,16 +42,15 @@ type settingsFlags struct {
 	idle         time.Duration
 	cacheCap     size
 	parallel     int
-	force        bool
 	nodes        nodeFlags
 	config       configFlag
 }
 
-// add adds the flags to a command.
-func (s *settingsFlags) add(cmd *cobra.Command) {
+// Add adds the flags to a command.
+func (s *SettingsFlags) Add(cmd *cobra.Command) {
 	s.engine, s.cacheCap = engineAuto, defaultCacheCap
 	flags := cmd.Flags()
-	choiceFlag(cmd, newChoice(&s.engine, engineAuto, engineBuildKit, engineDocker, engineManaged), "engine", "",
+	ChoiceFlag(cmd, NewChoice(&s.engine, engineAuto, engineBuildKit, engineDocker, engineManaged), "engine", "",
 		"what builds: a BuildKit daemon, a Docker Engine, a daemon that is started on demand, or the first of them that answers")
 	flags.StringVar(&s.buildkitHost, "buildkit-host", "", "`ADDRESS` of a BuildKit daemon, as unix:///run/buildkit/buildkitd.sock or tcp://host:1234")
 	flags.StringVar(&s.buildkitCA, "buildkit-ca", "", "PEM `FILE` with who vouches for a tcp:// daemon")
@@ -73,15 +74,15 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 		"engine-cache-cap": "IMAGE_BUILDER_ENGINE_CACHE_CAP",
 		"parallel":         "IMAGE_BUILDER_PARALLEL",
 	} {
-		environment(flags, flag, variable)
+		Environment(flags, flag, variable)
 	}
 	s.nodes.add(flags)
 	s.config.add(flags)
-	pluginFlag(cmd, &s.plugin)
+	PluginFlag(cmd, &s.Plugin)
 }
 
-// settings are the settings for the plugin. Paths are made absolute: the plugin may run elsewhere.
-func (s *settingsFlags) settings() (result.Settings, error) {
+// Settings are the settings for the plugin. Paths are made absolute: the plugin may run elsewhere.
+func (s *SettingsFlags) Settings() (result.Settings, error) {
 	switch {
 	case s.idle < 0:
 		return result.Settings{}, fault.New(fault.Invalid, "--engine-idle %s is negative", s.idle)
@@ -104,7 +105,7 @@ func (s *settingsFlags) settings() (result.Settings, error) {
 		IdleSeconds:   s.idle.Seconds(),
 		CacheCapBytes: int64(s.cacheCap),
 		Parallel:      s.parallel,
-		Force:         s.force,
+		Force:         s.Force,
 		Nodes:         nodes,
 	}
 	for _, path := range []*string{&out.BuildKitCA, &out.BuildKitCert, &out.BuildKitKey, &out.StateDir, &out.CacheDir} {
@@ -119,3 +120,19 @@ func (s *settingsFlags) settings() (result.Settings, error) {
 	}
 	return out, s.config.apply(&out)
 }
+
+// Marshal is the settings as the plugin takes them.
+func (s *SettingsFlags) Marshal() (json.RawMessage, error) {
+	settings, err := s.Settings()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(settings)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "encode the settings: %w", err)
+	}
+	return raw, nil
+}
+
+// ConfigurationPath is what --config or its variable says; "" when neither does.
+func (s *SettingsFlags) ConfigurationPath() string { return s.config.path }
