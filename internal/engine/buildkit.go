@@ -34,6 +34,8 @@ type BuildKit struct {
 	// NoHistory keeps builds out of the daemon's own records, which takes it some milliseconds of each: for a daemon that
 	// nobody asks for them. Set it before the first Open.
 	NoHistory bool
+	// Turns are for a daemon whose processors we know; nil packs everything at once. Set them before the first Open.
+	Turns *Turns
 
 	name    string
 	address string

@@ -57,6 +57,7 @@ type recorder struct {
 	tails     map[digest.Digest]*tail
 	pushStart time.Time
 	pushEnd   time.Time
+	endTurn   func() // nil while the image is not being packed
 }
 
 func newRecorder(group string, logs *logFilter, emit event.Sink) *recorder {
@@ -91,6 +92,27 @@ func (r *recorder) pushTime() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.pushEnd.Sub(r.pushStart)
+}
+
+// packing notes that the image is being packed from now on. done is called once it is.
+func (r *recorder) packing(done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endTurn = done
+}
+
+// packed notes that the image is packed, or never will be.
+func (r *recorder) packed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turnEnds()
+}
+
+func (r *recorder) turnEnds() {
+	if r.endTurn != nil {
+		r.endTurn()
+		r.endTurn = nil
+	}
 }
 
 func (r *recorder) status(st *bk.SolveStatus) {
@@ -141,6 +163,9 @@ func isCache(v *bk.Vertex) bool {
 func isExport(v *bk.Vertex) bool { return strings.HasPrefix(v.Name, "exporting ") }
 
 func (r *recorder) progress(s *bk.VertexStatus) {
+	if strings.HasPrefix(s.ID, "exporting manifest ") || strings.HasPrefix(s.ID, "pushing ") { // all layers are packed before
+		r.turnEnds()
+	}
 	if strings.HasPrefix(s.ID, "pushing ") {
 		if s.Started != nil && (r.pushStart.IsZero() || s.Started.Before(r.pushStart)) {
 			r.pushStart = *s.Started

@@ -77,9 +77,14 @@ func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink)
 		}
 	}()
 	response, err := s.engine.client.Build(ctx, s.options(v), "image-builder", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		return (&sourceSpy{Client: ownFiles{c, s.source}, record: record}).build(ctx, v, builder.Build)
+		result, err := (&sourceSpy{Client: ownFiles{c, s.source}, record: record}).build(ctx, v, builder.Build)
+		if err == nil {
+			err = s.engine.Turns.inTurn(ctx, result, record)
+		}
+		return result, err
 	}, status)
 	<-drained
+	record.packed()
 	if err != nil {
 		return nil, s.failure(ctx, v, record, err)
 	}

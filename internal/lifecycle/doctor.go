@@ -141,7 +141,7 @@ func reportDocker(ctx context.Context, s result.Settings, m emulation.Machine) r
 // reportManaged starts the engine.
 func reportManaged(ctx context.Context, s result.Settings, m emulation.Machine) (result.EngineReport, error) {
 	report := result.EngineReport{Name: engineManaged}
-	eng, err := openManaged(ctx, s, event.Discard)
+	eng, err := openManaged(ctx, s, nil, event.Discard)
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			return report, err

@@ -33,14 +33,14 @@ const SupervisorCommand = "engine-supervisor"
 // openEngine opens the engine that the settings ask for. auto takes the first that answers: a BuildKit daemon at
 // BUILDKIT_HOST or at its usual socket, then a Docker Engine where the docker command would find one, otherwise
 // a daemon of our own.
-func openEngine(ctx context.Context, s result.Settings, emit event.Sink) (engine.Engine, error) {
+func openEngine(ctx context.Context, s result.Settings, turns *engine.Turns, emit event.Sink) (engine.Engine, error) {
 	switch s.Engine {
 	case engineBuildKit:
 		return openBuildKit(ctx, s)
 	case engineDocker:
 		return openDocker(ctx, s)
 	case engineManaged:
-		return openManaged(ctx, s, emit)
+		return openManaged(ctx, s, turns, emit)
 	case engineAuto, "":
 		if buildKitAddress(s) != "" {
 			eng, err := openBuildKit(ctx, s)
@@ -56,7 +56,7 @@ func openEngine(ctx context.Context, s result.Settings, emit event.Sink) (engine
 			}
 			emit.Note(event.Warning, fault.As(err).Message+"; using the managed engine")
 		}
-		return openManaged(ctx, s, emit)
+		return openManaged(ctx, s, turns, emit)
 	default:
 		return nil, fault.New(fault.Invalid, "engine %q is not known", s.Engine).
 			WithHint("choose %s, %s, %s or %s", engineAuto, engineBuildKit, engineDocker, engineManaged)
@@ -122,7 +122,7 @@ func userSocket() string {
 	return "unix://" + filepath.Join(dir, "buildkit", "buildkitd.sock")
 }
 
-func openManaged(ctx context.Context, s result.Settings, emit event.Sink) (engine.Engine, error) {
+func openManaged(ctx context.Context, s result.Settings, turns *engine.Turns, emit event.Sink) (engine.Engine, error) {
 	cfg, err := managedConfig(s)
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func openManaged(ctx context.Context, s result.Settings, emit event.Sink) (engin
 		lease.Release()
 		return nil, err
 	}
-	eng.NoHistory = true
+	eng.NoHistory, eng.Turns = true, turns
 	return eng, nil
 }
 

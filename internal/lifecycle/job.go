@@ -15,6 +15,7 @@ import (
 	"imagebuilder/internal/buildparams"
 	"imagebuilder/internal/dockerfile"
 	"imagebuilder/internal/emulation"
+	"imagebuilder/internal/engine"
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/registry"
@@ -32,6 +33,7 @@ type job struct {
 	emit     event.Sink
 	now      func() time.Time
 	machine  emulation.Machine // that engines on this machine run on
+	turns    *engine.Turns     // at the managed engine
 
 	folder   *folder // removed by close
 	dir      string  // its path

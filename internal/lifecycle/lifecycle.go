@@ -12,10 +12,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"time"
 
 	"imagebuilder/internal/buildparams"
 	"imagebuilder/internal/emulation"
+	"imagebuilder/internal/engine"
 	"imagebuilder/internal/fault"
 	"imagebuilder/internal/result"
 	"imagebuilder/plugin"
@@ -39,13 +41,14 @@ type Plugin struct {
 	version string
 	now     func() time.Time
 	machine emulation.Machine // that engines on this machine run on
+	turns   *engine.Turns     // at the managed engine, of all requests
 }
 
 var _ plugin.Plugin = (*Plugin)(nil)
 
 // New makes the plugin. version is shown by Describe.
 func New(version string) *Plugin {
-	return &Plugin{version: version, now: time.Now, machine: emulation.ThisMachine()}
+	return &Plugin{version: version, now: time.Now, machine: emulation.ThisMachine(), turns: engine.NewTurns(runtime.GOMAXPROCS(0))}
 }
 
 // Describe lists node types and operations.
@@ -125,7 +128,7 @@ func (p *Plugin) image(ctx context.Context, req plugin.Request, document json.Ra
 	if err != nil {
 		return nil, err
 	}
-	j.machine = p.machine
+	j.machine, j.turns = p.machine, p.turns
 	defer j.close()
 	out, err := operate(ctx, j)
 	return encode(out, ended(ctx, err))

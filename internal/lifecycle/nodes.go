@@ -50,11 +50,11 @@ func (j *job) openEngines(ctx context.Context) (engine.Engine, error) {
 		return nil, err
 	}
 	if len(nodes) == 0 {
-		return openEngine(ctx, j.settings, j.emit)
+		return openEngine(ctx, j.settings, j.turns, j.emit)
 	}
 	opts := engine.NodesOptions{
 		Main: engine.Node{Name: engineName(j.settings), Open: func(ctx context.Context) (engine.Engine, error) {
-			return openEngine(ctx, j.settings, j.emit)
+			return openEngine(ctx, j.settings, j.turns, j.emit)
 		}},
 		Manifests: j.registry, Emit: j.emit, MayMove: j.mayMove,
 	}
