@@ -22,6 +22,9 @@ type idSource struct{ last atomic.Uint64 }
 
 func (s *idSource) next() uint64 { return s.last.Add(1) }
 
+// ErrKilled is in the chain of the error of a plugin that a signal ended: the same request may succeed with another process.
+var ErrKilled = errors.New("a signal ended the plugin")
+
 // errClosed is why a call's context ends when the client is closed.
 var errClosed = errors.New("the plugin was closed")
 
@@ -202,7 +205,11 @@ func (c *Client) ended(when string) *Error {
 	}
 	f := fault.New(Internal, "plugin %s ended unexpectedly (%s) %s%s", c.name, how, when, words)
 	if s := c.proc.state; s != nil {
-		if ws, ok := s.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL {
+		ws, ok := s.Sys().(syscall.WaitStatus)
+		if ok && ws.Signaled() {
+			f.Err = ErrKilled
+		}
+		if ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL {
 			return f.WithHint("somebody killed it, or the system ran out of memory (dmesg tells)")
 		}
 	}

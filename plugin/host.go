@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,7 +40,11 @@ const (
 
 // Options changes how plugins are started. The zero value is good.
 type Options struct {
-	// Env is added to this process's environment and wins over it, as in "NAME=value".
+	// Base is the environment that a plugin gets in place of this process's, as in "NAME=value". Default, for nil: this
+	// process's environment, with whatever secrets are in it.
+	Base []string
+
+	// Env is added to that environment and wins over it.
 	Env []string
 
 	// Grace is how long a cancelled operation has to clean up and say how it ended; after it the
@@ -65,6 +70,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()
+	}
+	if o.Base == nil {
+		o.Base = os.Environ()
 	}
 	if o.DebugFile == "" {
 		o.DebugFile = os.Getenv(DebugEnv)
@@ -117,7 +125,7 @@ func Start(ctx context.Context, path string, opts Options) (*Client, error) {
 		}
 		c.debug, c.words.all = f, f
 	}
-	c.proc = newProcess(path, c.environment(opts.Env), c.words.output())
+	c.proc = newProcess(path, c.environment(opts), c.words.output())
 	trust, hostCert, err := hostTLS()
 	if err != nil {
 		_ = run.remove()
@@ -133,8 +141,8 @@ func Start(ctx context.Context, path string, opts Options) (*Client, error) {
 	return c, nil
 }
 
-func (c *Client) environment(added []string) []string {
-	env := append(os.Environ(), added...)
+func (c *Client) environment(opts Options) []string {
+	env := append(slices.Clone(opts.Base), opts.Env...)
 	for _, name := range []string{"TMPDIR", "TMP", "TEMP", RunFolderEnv} { // TMP and TEMP are Windows' names
 		env = append(env, name+"="+c.run.path)
 	}
@@ -215,6 +223,9 @@ func (c *Client) PID() int {
 	pid, _ := strconv.Atoi(c.proc.ID())
 	return pid
 }
+
+// Folder is the plugin's run folder, which is its TMPDIR and goes with it: a place for files that host and plugin share.
+func (c *Client) Folder() string { return c.run.path }
 
 // Close ends the plugin: what runs is cancelled and gets the grace to clean up, then the process is asked
 // to end, and killed if it does not. The plugin's run folder is removed. A second call waits for the first.

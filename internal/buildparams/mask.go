@@ -13,16 +13,17 @@ import (
 // passwords in URLs. References (env:NAME, file:PATH) stay, for they are no secret. The document need not be valid, but it has to
 // be JSON or YAML: the error for one that is not is Invalid and quotes nothing of it.
 func Mask(data []byte) ([]byte, error) {
-	n, problems := parse(data, ".yaml") // the most lenient reading
-	if problems != nil {
-		return nil, invalid("read", "", problems)
-	}
-	rules, err := loadRules()
+	masked, _, err := MaskWithPointers(data)
+	return masked, err
+}
+
+// MaskWithPointers is Mask and SecretPointers in one.
+func MaskWithPointers(data []byte) (masked []byte, pointers []string, err error) {
+	n, pointers, err := hide(data)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	mask(n, rules, nil)
-	return writeJSON(n), nil
+	return writeJSON(n), pointers, nil
 }
 
 func mask(n *node, rules *rules, at path) {
@@ -37,7 +38,7 @@ func mask(n *node, rules *rules, at path) {
 	}
 	for _, m := range n.members {
 		below := at.with(m.key)
-		if rules.at(below).secret() || soundsSecret(m, rules.at(below)) {
+		if rules.at(below).secret() || soundsSecret(m, rules, at) {
 			maskAll(m.value)
 			continue
 		}
@@ -68,11 +69,16 @@ func maskAll(n *node) {
 var secretNames = regexp.MustCompile(`(?i)pass(word|wd|phrase)|pwd|secret|token|credential|api_?key|private_?key|auth(orization)?$`)
 
 // soundsSecret tells whether a field that is not in the schema, or is of a map of the user's own names, may hold a secret.
-func soundsSecret(m member, known *rule) bool {
-	if known != nil && known.Type == object && m.value.kind == object {
+func soundsSecret(m member, rules *rules, at path) bool {
+	if known := rules.at(at.with(m.key)); known != nil && known.Type == object && m.value.kind == object {
 		return false // options.secrets as it should be: each of its members is asked
 	}
-	return secretNames.MatchString(m.key) || nearest(m.key, []string{"password", "secrets"}) != ""
+	if secretNames.MatchString(m.key) {
+		return true
+	}
+	in := rules.at(at)
+	declared := in != nil && in.Properties[m.key] != nil // and so not misspelled
+	return !declared && nearest(m.key, []string{"password", "secrets"}) != ""
 }
 
 var (

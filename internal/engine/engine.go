@@ -55,6 +55,9 @@ type Source struct {
 	// Layers names the layers of a pinned image for a platform, from the lowest up, as its registry has them. Only an
 	// engine that cannot push asks; nil, or an error, means that base layers are compressed anew.
 	Layers func(ctx context.Context, ref string, p ocispecs.Platform) ([]Layer, error)
+	// MayReach refuses hosts that the daemon must not be sent to for what a Dockerfile names: images, ADD of a URL or a
+	// repository. nil refuses none. Where the daemon goes from there it does not know.
+	MayReach func(ctx context.Context, host string) error
 	// Bases has the images of overrides that the daemon does not pull itself; nil if there are none.
 	Bases content.Store
 }

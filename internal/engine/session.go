@@ -76,8 +76,9 @@ func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink)
 			record.status(st)
 		}
 	}()
+	reach := &reach{may: s.source.MayReach}
 	response, err := s.engine.client.Build(ctx, s.options(v), "image-builder", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
-		result, err := (&sourceSpy{Client: ownFiles{c, s.source}, record: record}).build(ctx, v, builder.Build)
+		result, err := (&sourceSpy{Client: ownFiles{reach.guard(c), s.source}, record: record}).build(ctx, v, builder.Build)
 		if err == nil {
 			err = s.engine.Turns.inTurn(ctx, result, record)
 		}
@@ -86,6 +87,9 @@ func (s *buildKitSession) solve(ctx context.Context, v Variant, emit event.Sink)
 	<-drained
 	record.packed()
 	if err != nil {
+		if refused := reach.refused.Load(); refused != nil && ctx.Err() == nil {
+			return nil, fault.Wrap(*refused, "build %s", v.Name)
+		}
 		return nil, s.failure(ctx, v, record, err)
 	}
 	dgst, err := digest.Parse(response.ExporterResponse[digestKey])

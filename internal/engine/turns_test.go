@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -152,7 +153,9 @@ func TestTurnsAreGivenBack(t *testing.T) {
 					continue
 				}
 				require.Equal(t, tt.kind, fault.KindOf(err), "%v", err)
-				errs = append(errs, strings.ReplaceAll(err.Error(), bed.registry.Host, "REG"))
+				// A daemon that knows the layers from elsewhere asks the registry to take them from there.
+				text := regexp.MustCompile(`/uploads/\S* `).ReplaceAllString(err.Error(), "/uploads/: ")
+				errs = append(errs, strings.ReplaceAll(text, bed.registry.Host, "REG"))
 			}
 			if tt.kind == "" {
 				require.Equal(t, images[0].Digest, images[1].Digest)

@@ -95,9 +95,13 @@ func (j *job) build(ctx context.Context, opening *opening, pending []*variant, i
 	if err := j.allowed(); err != nil {
 		return err
 	}
+	if err := j.checkCache(ctx); err != nil {
+		return err
+	}
 	source := engine.Source{
 		Context: j.tree.Context, ContextKey: j.tree.ContextKey, Dockerfile: j.tree.Dockerfile, Dockerignore: j.tree.Dockerignore,
 		Secrets: j.secrets.Secrets, Credentials: j.registry.Credentials, Layers: j.layers,
+		MayReach: j.engineMayReach(),
 	}
 	if j.bases != nil {
 		source.Bases = j.bases
@@ -144,7 +148,7 @@ func (j *job) buildVariant(ctx context.Context, session engine.Session, v *varia
 
 // buildOne builds and pushes a variant by digest, looks at what the registry then has, and only then moves the tag.
 func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, out *result.ImageResult) error {
-	if err := ctx.Err(); err != nil {
+	if err := j.lease.check(ctx); err != nil { // the engine pushes, too
 		return err
 	}
 	request := engine.Variant{
@@ -179,7 +183,9 @@ func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, 
 	out.Digest, out.PinnedRef = pushed.Digest, v.repository+"@"+pushed.Digest
 	for _, p := range v.platforms {
 		image := find(pushed, p)
-		out.Platforms = append(out.Platforms, result.PlatformResult{Platform: platforms.Format(p), Digest: image.Digest, Size: image.Size})
+		out.Platforms = append(out.Platforms, result.PlatformResult{
+			Platform: platforms.Format(p), Digest: image.Digest, Size: image.Size, Layers: image.Layers,
+		})
 	}
 	out.Bases = v.baseResults(func(u use) string {
 		if u.supply != nil {
@@ -196,6 +202,9 @@ func (j *job) buildOne(ctx context.Context, session engine.Session, v *variant, 
 func (j *job) publish(ctx context.Context, v *variant, layout string, built *engine.Image) (*registry.Image, error) {
 	digest := built.Digest.String()
 	if layout != "" {
+		if err := j.lease.check(ctx); err != nil {
+			return nil, err
+		}
 		sent, err := j.registry.PushPartialLayout(ctx, layout, v.repository, built.Elsewhere)
 		if err != nil {
 			return nil, err
@@ -214,6 +223,9 @@ func (j *job) publish(ctx context.Context, v *variant, layout string, built *eng
 		return nil, err
 	}
 	if there := v.there(); there == nil || there.Digest != digest { // as other builders do, a tag that names it is left alone
+		if err := j.lease.check(ctx); err != nil {
+			return nil, err
+		}
 		if err := j.registry.Tag(ctx, pinned, v.image.Tag); err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"imagebuilder/internal/buildparams"
 	"imagebuilder/internal/dockerfile"
+	"imagebuilder/internal/egress"
 	"imagebuilder/internal/emulation"
 	"imagebuilder/internal/engine"
 	"imagebuilder/internal/event"
@@ -32,6 +33,8 @@ type job struct {
 	workDir  string
 	emit     event.Sink
 	now      func() time.Time
+	lease    lease
+	egress   *egress.Guard
 	machine  emulation.Machine // that engines on this machine run on
 	turns    *engine.Turns     // at the managed engine
 
@@ -75,16 +78,22 @@ func newJob(doc *buildparams.Document, settings result.Settings, workDir string,
 	if err != nil {
 		return nil, err
 	}
+	guard, err := guardOf(settings.Egress)
+	if err != nil {
+		return nil, err
+	}
 	to := doc.Target.Registry
 	client, err := registry.New(registry.Config{
 		Host: to.Host(), Username: to.Username, Password: secrets.RegistryPassword,
 		PlainHTTP: to.PlainHTTP(), Insecure: to.Insecure, CA: secrets.CACert, UserAgent: "image-builder", Emit: emit,
-		Registries: sites,
+		Registries: sites, Egress: guard,
 	})
 	if err != nil {
 		return nil, err
 	}
 	j := &job{doc: doc, secrets: secrets, settings: settings, workDir: workDir, emit: emit, now: now, registry: client, own: ownBases{}}
+	j.lease = lease{settings.LeaseFile, now}
+	j.egress = guard
 	for i := range doc.Target.Images {
 		v, err := j.newVariant(i)
 		if err != nil {
@@ -139,7 +148,7 @@ func (j *job) startPushCheck(ctx context.Context, giveUp context.CancelCauseFunc
 }
 
 func (j *job) fetchSource(ctx context.Context) error {
-	fetcher := &source.Fetcher{CacheDir: j.cacheDir(), WorkDir: j.workDir, Now: j.now}
+	fetcher := &source.Fetcher{CacheDir: j.cacheDir(), WorkDir: j.workDir, Now: j.now, Egress: j.egress}
 	dir := filepath.Join(j.dir, "source")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fault.New(fault.Unavailable, "make a temporary folder: %w", err)

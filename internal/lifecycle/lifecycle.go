@@ -130,6 +130,8 @@ func (p *Plugin) image(ctx context.Context, req plugin.Request, document json.Ra
 	}
 	j.machine, j.turns = p.machine, p.turns
 	defer j.close()
+	ctx, release := j.lease.hold(ctx)
+	defer release()
 	out, err := operate(ctx, j)
 	return encode(out, ended(ctx, err))
 }

@@ -54,7 +54,7 @@ func (j *job) supplyBases(ctx context.Context, variants []*variant) error {
 		if err != nil {
 			return err
 		}
-		v.pushes = !same || !j.registry.DaemonPushes(v.repository)
+		v.pushes = !same || !j.registry.DaemonPushes(v.repository) || j.keepFromEngine(v.repository)
 	}
 	for _, v := range variants {
 		for i := range v.uses {
@@ -97,7 +97,7 @@ func (j *job) supplyBase(ctx context.Context, u *use) error {
 // which a daemon can be told only one for a host.
 func (j *job) needsUs(ctx context.Context, ref string) (bool, error) {
 	same, err := j.registry.AnswerFor(ctx, ref)
-	return !same || !j.registry.DaemonReaches(ref), err
+	return !same || !j.registry.DaemonReaches(ref) || j.keepFromEngine(ref), err
 }
 
 // openStore makes the store with the images that the engine is given by us.

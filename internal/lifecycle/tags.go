@@ -70,6 +70,8 @@ func (p *Plugin) tags(ctx context.Context, req plugin.Request, emit plugin.Sink,
 		return nil, err
 	}
 	defer j.close()
+	ctx, release := j.lease.hold(ctx)
+	defer release()
 	out, err := operate(ctx, j, which)
 	return encode(out, ended(ctx, err))
 }

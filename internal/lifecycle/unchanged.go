@@ -158,7 +158,9 @@ func (v *variant) unchangedResult(there *registry.Image) result.ImageResult {
 	out := result.ImageResult{Ref: v.ref, Digest: there.Digest, PinnedRef: v.repository + "@" + there.Digest, Unchanged: true}
 	for _, p := range v.platforms {
 		image := find(there, p)
-		out.Platforms = append(out.Platforms, result.PlatformResult{Platform: platforms.Format(p), Digest: image.Digest, Size: image.Size})
+		out.Platforms = append(out.Platforms, result.PlatformResult{
+			Platform: platforms.Format(p), Digest: image.Digest, Size: image.Size, Layers: image.Layers,
+		})
 	}
 	out.Bases = v.baseResults(func(u use) string { return v.own[u.base.Ref] })
 	return out

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"imagebuilder/internal/egress"
 )
 
 // endpoint is a registry host as an http.RoundTripper: it finds out by which scheme the host is
@@ -24,7 +26,7 @@ type endpoint struct {
 	host      string   // as it stands in URLs
 	canonical string   // as credentials are looked up
 	schemes   []string // to be tried in this order
-	base      *http.Transport
+	base      egress.Transport
 	reach     reach
 	down      atomic.Bool // it did not answer when it was asked as a mirror
 

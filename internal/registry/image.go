@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"imagebuilder/internal/fault"
+	"imagebuilder/internal/result"
 )
 
 // maxConfig is the most that is read of an image's config, in bytes. BuildKit, too, stops at 4 MiB of manifests and configs.
@@ -40,7 +41,8 @@ type PlatformImage struct {
 	Platform ocispecs.Platform // normalized
 	Digest   string            // of the manifest
 	Size     int64             // bytes in the registry: config and compressed layers
-	DiffIDs  []string          // of its layers, from the lowest up
+	Layers   []result.Layer    // from the lowest up
+	DiffIDs  []string          // of the same layers, uncompressed
 	Labels   map[string]string
 	// Annotations are the manifest's. Unlike labels, an image that is built on this one does not inherit them.
 	Annotations map[string]string
@@ -202,9 +204,10 @@ func (i *image) describe(ctx context.Context, data []byte, into *PlatformImage) 
 	if err := json.Unmarshal(data, &manifest); err != nil {
 		return nil, fmt.Errorf("its manifest is not valid: %w", err)
 	}
-	into.Size = manifest.Config.Size
+	into.Size, into.Layers = manifest.Config.Size, nil
 	for _, layer := range manifest.Layers {
 		into.Size += layer.Size
+		into.Layers = append(into.Layers, result.Layer{Digest: layer.Digest.String(), Size: layer.Size})
 	}
 	blob, err := i.blob(ctx, manifest.Config.Digest.String())
 	if err != nil {

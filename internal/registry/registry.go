@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"imagebuilder/internal/egress"
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 )
@@ -40,6 +41,7 @@ type Config struct {
 	DockerConfigDir string          // the user's Docker configuration; default DOCKER_CONFIG, then ~/.docker
 	UserAgent       string          // default that of Go
 	Timeout         time.Duration   // how long one answer to a small request may take; default 30 s
+	Egress          *egress.Guard   // bounds what is connected to; nil is everywhere
 	Emit            event.Sink      // told what PushLayout sends, and what is wrong with mirrors; may be nil
 }
 
@@ -160,7 +162,7 @@ func (c *Client) endpoint(registry name.Registry) *endpoint {
 	case isLoopback(host):
 		e.schemes = []string{"https", "http"}
 	}
-	e.base = newTransport(tlsConfig)
+	e.base = c.config.Egress.For("the registry " + e.canonical).Transport(newTransport(tlsConfig))
 	c.endpoints[host] = e
 	return e
 }

@@ -43,6 +43,14 @@ type PlatformResult struct {
 	Platform string `json:"platform"` // linux/arm/v7
 	Digest   string `json:"digest"`   // of the platform's manifest
 	Size     int64  `json:"size"`     // bytes in the registry: config and compressed layers
+	// Layers are those of the manifest, from the lowest up.
+	Layers []Layer `json:"layers,omitempty"`
+}
+
+// Layer is one layer of an image as a registry has it.
+type Layer struct {
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"` // bytes, compressed
 }
 
 // BaseResult is one base image.
@@ -85,8 +93,24 @@ type Settings struct {
 	Owner      string `json:"owner,omitempty"`       // whose images these are: a label of each that is built, compared before a tag is removed; "" is nobody's
 	WorkFolder string `json:"work_folder,omitempty"` // where the build's temporary files go, made if it is missing; "" is the system's folder for them
 
+	// LeaseFile, if set, holds the time until which the caller owns the request: Unix milliseconds as text, replaced whole at each
+	// renewal. Once that time has passed, or when the file cannot be read, nothing is pushed and no tag moves any more.
+	LeaseFile string `json:"lease_file,omitempty"`
+
+	Egress *Egress `json:"egress,omitempty"` // where the plugin may connect to for this request; nil is everywhere
+
 	Registries map[string]RegistrySettings `json:"registries,omitempty"` // by host
 	Nodes      []Node                      `json:"nodes,omitempty"`      // BuildKit daemons that build the platforms they claim; the engine builds the others
+}
+
+// Egress bounds the connections that the plugin makes for a request: to git servers, registries, token services, and
+// for a Dockerfile by URL. Those to the engine, which the operator has chosen, it does not bound.
+type Egress struct {
+	// Refuse refuses loopback, link-local, metadata, private and other special addresses, whatever name or redirect leads to
+	// them, and every way of fetching a source but http and https.
+	Refuse bool `json:"refuse"`
+	// Allow are prefixes that may be connected to all the same, as in 10.1.0.0/16 or fd12::/16; an address alone is one.
+	Allow []string `json:"allow,omitempty"`
 }
 
 // Node is a BuildKit daemon that builds what it claims.

@@ -58,7 +58,9 @@ func (j *job) fetchDockerfile(ctx context.Context, d buildparams.Dockerfile, pas
 			return "", nil, fault.New(fault.Invalid, "source.dockerfile.url: %s is no absolute file URL", name).
 				WithHint("write file:///absolute/path/Dockerfile")
 		}
-		data, err = readLocalDockerfile(u.Path)
+		if err = j.refuseLocal("source.dockerfile.url"); err == nil {
+			data, err = readLocalDockerfile(u.Path)
+		}
 	default:
 		return "", nil, fault.New(fault.Invalid, "source.dockerfile.url: scheme %q is not supported", u.Scheme).
 			WithHint("use https, http or file")
@@ -77,7 +79,7 @@ func (j *job) getDockerfile(ctx context.Context, u *url.URL, name, username, pas
 	}
 	req.Header.Set("Accept", "text/plain, */*;q=0.5")
 	req.Header.Set("User-Agent", "image-builder")
-	client := j.web(originOf(u), username, password)
+	client := j.web("the Dockerfile", originOf(u), username, password)
 	defer client.CloseIdleConnections()
 	res, err := client.Do(req)
 	if err != nil {

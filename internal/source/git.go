@@ -135,6 +135,9 @@ func (j *job) openRepository(ctx context.Context, loc location, version, step, u
 		}
 		j.emit(event.Event{Step: &done})
 	}()
+	if j.Egress.Refuses() && loc.scheme != "http" && loc.scheme != "https" {
+		return nil, fault.New(fault.Denied, "fetch git %s: this service fetches by http and https only", loc)
+	}
 	if loc.local() {
 		return j.openLocal(loc, version)
 	}

@@ -74,9 +74,15 @@ func (j *job) git() (*gitExecutable, bool) {
 		{"protocol.https.allow", "always"},
 	}}
 	for _, name := range passed {
+		if j.Egress.Refuses() && strings.HasSuffix(strings.ToLower(name), "_proxy") {
+			continue // connections are led through our own proxy, which knows about that one
+		}
 		if value := j.env(name); value != "" {
 			g.env = append(g.env, name+"="+value)
 		}
+	}
+	if j.Egress.Refuses() {
+		g.env = append(g.env, noProtocol) // until guard is called
 	}
 	if file := j.env("SSL_CERT_FILE"); file != "" {
 		g.env = append(g.env, "GIT_SSL_CAINFO="+file)
@@ -156,6 +162,9 @@ func (j *job) lacks(err error) bool {
 
 // fetch gets the commit into the mirror without history, or all history when the commit is not known.
 func (g *gitExecutable) fetch(ctx context.Context, r *repository, known bool) error {
+	if err := g.guard(); err != nil {
+		return err
+	}
 	g.credentials(r.loc.origin(), r.remote.username, r.remote.password)
 	args := []string{"--git-dir=" + r.mirror.dir, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force"}
 	if known {
@@ -164,7 +173,7 @@ func (g *gitExecutable) fetch(ctx context.Context, r *repository, known bool) er
 		// The greatest depth makes the repository whole, and unlike --unshallow it may be whole already.
 		args = append(args, "--depth=2147483647", "--", r.loc.String(), "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 	}
-	return g.run(ctx, nil, args...)
+	return g.job.proxy.refused(g.run(ctx, nil, args...))
 }
 
 // store puts a pack that a server sends into the mirror. go-git does that too, in three times as long.

@@ -183,10 +183,20 @@ func (p *part) write(ctx context.Context, t *gitTree, dir string) error {
 		if err != nil {
 			return err
 		}
-		if p.hints.plain() && len(pointers) == 0 {
-			return writeEntries(ctx, st, p.entries, dir)
+		fetched := pointers
+		if p.repo.job.Egress.Refuses() {
+			pointers = nil // git-lfs is not to be guarded: their content is ours to fetch
 		}
-		return p.writeWithGit(ctx, st, pointers, dir)
+		switch {
+		case p.hints.plain() && len(pointers) == 0:
+			err = writeEntries(ctx, st, p.entries, dir)
+		default:
+			err = p.writeWithGit(ctx, st, pointers, dir)
+		}
+		if err != nil || len(fetched) == len(pointers) {
+			return err
+		}
+		return p.fetchLFS(ctx, st, t, fetched, dir)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/go-git/go-git/v5/storage/filesystem"
 	"github.com/gofrs/flock"
 
+	"imagebuilder/internal/egress"
 	"imagebuilder/internal/fault"
 )
 
@@ -252,6 +253,9 @@ func (r *repository) get(ctx context.Context, st *filesystem.Storage) error {
 		}
 		if known && r.job.lacks(err) {
 			return r.noVersion(nil)
+		}
+		if refused := egress.Refusal(err); refused != nil {
+			return fault.Wrap(refused, "fetch git %s", r.loc)
 		}
 	}
 	return r.remote.fetch(ctx, st, r.remote.allTips(), true)

@@ -53,7 +53,7 @@ func (r *remote) connect(ctx context.Context) (transport.UploadPackSession, erro
 	if r.loc.scheme == "ssh" {
 		return r.connectSSH(ctx, ep)
 	}
-	client := githttp.NewClient(r.job.web(r.loc.origin(), r.username, r.password))
+	client := githttp.NewClient(r.job.web("git", r.loc.origin(), r.username, r.password))
 	return client.NewUploadPackSession(ep, nil)
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 
 	"imagebuilder/internal/buildparams"
+	"imagebuilder/internal/egress"
 	"imagebuilder/internal/event"
 	"imagebuilder/internal/fault"
 )
@@ -45,6 +46,9 @@ type Fetcher struct {
 	Env func(name string) string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Egress bounds what is connected to; nil is everywhere. Where it refuses anything, sources come by http and https
+	// only: not by ssh, which has the keys of whoever runs this, and not from this machine's disk.
+	Egress *egress.Guard
 }
 
 // Credentials are the revealed secrets of a document's source. The user names stand in the document.
@@ -113,8 +117,9 @@ func (f *Fetcher) Fetch(ctx context.Context, src buildparams.Source, secrets *Cr
 		Fetcher: f,
 		dir:     tmp,
 		emit:    emit,
-		tree:    &Tree{close: []func() error{func() error { return os.RemoveAll(tmp) }}},
 	}
+	// In reverse order: the proxy ends after what may use it.
+	j.tree = &Tree{close: []func() error{func() error { return os.RemoveAll(tmp) }, j.proxy.close}}
 	j.hide(secrets.GitPassword, secrets.DockerfilePassword, secrets.ContextPassword)
 	switch {
 	case src.GitRepo != nil && src.Dockerfile == nil && src.BuildContext == nil:
@@ -140,6 +145,7 @@ type job struct {
 	hidden  *strings.Replacer // takes secrets out of text that others wrote
 	tree    *Tree
 	home    *location // where the document's credentials for git may go
+	proxy   gitProxy
 }
 
 // fromRepository is source.git_repo: code, Dockerfile and context of one repository.
@@ -207,6 +213,9 @@ func (j *job) fromDockerfile(ctx context.Context, src buildparams.Source, secret
 		j.tree.URL, j.tree.Commit, j.tree.CommitTime = out.url, out.commit, out.time
 		j.tree.ContextKey = contextKey("git+dockerfile", out.url, out.commit, subdir, string(data))
 	case bc.Path != "" && bc.URL == "":
+		if err := j.refuseLocal("source.build_context.path"); err != nil {
+			return err
+		}
 		root, err := j.localContext(bc.Path, subdir)
 		if err != nil {
 			return err

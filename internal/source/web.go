@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"imagebuilder/internal/egress"
 	"imagebuilder/internal/fault"
 )
 
@@ -26,7 +27,16 @@ const (
 // web makes an HTTP client that sends credentials to one origin only, whatever redirects say: to the
 // scheme, host and port that they were given for, and to the same host's https if that was http, on the
 // default ports. It refuses redirects from https to http: who wrote https wants what arrives to be what was sent.
-func (f *Fetcher) web(origin, username, password string) *http.Client {
+// purpose says in errors what a connection was for.
+func (f *Fetcher) web(purpose, origin, username, password string) *http.Client {
+	return &http.Client{
+		Transport:     &bound{base: f.transport(purpose), origin: origin, username: username, password: password},
+		CheckRedirect: checkRedirect,
+	}
+}
+
+// transport makes connections, as far as Egress allows them.
+func (f *Fetcher) transport(purpose string) http.RoundTripper {
 	var base http.RoundTripper
 	if f.HTTPClient != nil {
 		base = f.HTTPClient.Transport
@@ -36,10 +46,29 @@ func (f *Fetcher) web(origin, username, password string) *http.Client {
 		t.ResponseHeaderTimeout = headerTimeout
 		base = t
 	}
-	return &http.Client{
-		Transport:     &bound{base: base, origin: origin, username: username, password: password},
-		CheckRedirect: checkRedirect,
+	if !f.Egress.Refuses() {
+		return base
 	}
+	t, ok := base.(*http.Transport)
+	if !ok {
+		return unguarded{}
+	}
+	return f.Egress.For(purpose).Transport(t)
+}
+
+// unguarded stands for a transport whose connections cannot be guarded.
+type unguarded struct{}
+
+func (unguarded) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, fault.New(fault.Internal, "guard connections: Fetcher.HTTPClient has a transport that is no *http.Transport")
+}
+
+// refuseLocal refuses what would be read from this machine's disk for somebody who is not its user.
+func (f *Fetcher) refuseLocal(field string) error {
+	if !f.Egress.Refuses() {
+		return nil
+	}
+	return fault.New(fault.Denied, "%s: this service reads no files of its own machine", field)
 }
 
 var errDowngrade = errors.New("redirect from https to http is refused")
@@ -100,7 +129,10 @@ func netFault(what string, err error) error {
 	var invalid x509.CertificateInvalidError
 	var verify *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
+	refused := egress.Refusal(err)
 	switch {
+	case refused != nil:
+		return fault.Wrap(refused, "%s", what)
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, context.Canceled):

@@ -213,7 +213,9 @@ func (p plan) environment(of []string) []string {
 			env = append(env, e)
 		}
 	}
-	env = append(env, "PATH="+path)
+	env = append(env, "PATH="+path,
+		// A step's output arrives whole. Unasked, buildkitd clips what is beyond 2 MiB, and beyond 200 KiB a second.
+		"BUILDKIT_STEP_LOG_MAX_SIZE=-1", "BUILDKIT_STEP_LOG_MAX_SPEED=-1")
 	if *p.Rootless {
 		env = append(env, "USER="+p.User, "XDG_RUNTIME_DIR="+p.RunDir)
 	}
