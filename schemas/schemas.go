@@ -1,5 +1,5 @@
 // Package schemas holds the contracts of image-builder as files: the JSON Schemas of what goes in and
-// what comes out, and documents to start from. It only embeds them; internal/buildparams reads and
+// what comes out, the OpenAPI document of the REST service, and documents to start from. It only embeds them; internal/buildparams reads and
 // validates documents.
 package schemas
 
@@ -14,6 +14,8 @@ var (
 	buildParams []byte
 	//go:embed result.schema.json
 	result []byte
+	//go:embed openapi.yaml
+	openAPI []byte
 	// all: takes files whose name begins with a dot too, as the sample's .dockerignore.
 	//go:embed all:examples
 	examples embed.FS
@@ -24,6 +26,10 @@ func BuildParams() []byte { return slices.Clone(buildParams) }
 
 // Result is the JSON Schema (draft-07) of what a build returns. The bytes are the caller's own.
 func Result() []byte { return slices.Clone(result) }
+
+// OpenAPI is the OpenAPI document of the REST service, in YAML. The service serves it as JSON, with the schemas above put in.
+// The bytes are the caller's own.
+func OpenAPI() []byte { return slices.Clone(openAPI) }
 
 // Examples are the documents and the sample repository that come with image-builder:
 //

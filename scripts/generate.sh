@@ -1,7 +1,7 @@
 #!/bin/sh
-# Generates what is committed and derived: the TOSCA data types of build_params, from its JSON Schema, and the Go
-# code of the plugin's wire protocol. No protoc is needed: buf compiles, and everything is installed, pinned, into
-# .work/tools. "make verify" runs this and wants no difference.
+# Generates what is committed and derived: the TOSCA data types of build_params, from its JSON Schema, the Go
+# code of the plugin's wire protocol, and both sides of the REST API, from its OpenAPI document. No protoc is needed: buf
+# compiles, and everything is installed, pinned, into .work/tools. "make verify" runs this and wants no difference.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -27,6 +27,12 @@ install() {
 mkdir -p "$tools"
 go run ./internal/datatypes/generate >"$tools/data_types.yaml"
 mv "$tools/data_types.yaml" library/image/data_types.yaml
+
+# The module in scripts/codegen pins it with all that it is made of.
+CGO_ENABLED=0 go -C scripts/codegen build -trimpath -o "$tools/" github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen
+for side in server client; do
+	"$tools/oapi-codegen" -config "scripts/codegen/$side.yaml" schemas/openapi.yaml
+done
 
 install buf github.com/bufbuild/buf/cmd/buf "$buf"
 install protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go "$protobuf"
