@@ -15,14 +15,15 @@ import (
 // environmentKey is the annotation of a flag that names its environment variable.
 const environmentKey = "imagebuilder_environment"
 
-// Environment lets a flag take its value from an environment variable, and says so in its help.
-func Environment(flags *pflag.FlagSet, flag, variable string) {
+// Environment lets a flag take its value from an environment variable, and says so in its help. Aliases are other names of the
+// variable, looked at in their order where it is not set.
+func Environment(flags *pflag.FlagSet, flag, variable string, aliases ...string) {
 	f := flags.Lookup(flag)
 	f.Usage += " (environment: " + variable + ")"
 	if f.Annotations == nil {
 		f.Annotations = map[string][]string{}
 	}
-	f.Annotations[environmentKey] = []string{variable}
+	f.Annotations[environmentKey] = append([]string{variable}, aliases...)
 }
 
 // fromEnvironment gives flags that stand not on the command line the values of their environment variables.
@@ -30,16 +31,18 @@ func Environment(flags *pflag.FlagSet, flag, variable string) {
 func (a *App) fromEnvironment(flags *pflag.FlagSet) error {
 	var wrong error
 	flags.VisitAll(func(f *pflag.Flag) {
-		variable := f.Annotations[environmentKey]
-		if f.Changed || len(variable) == 0 || wrong != nil {
+		if f.Changed || wrong != nil {
 			return
 		}
-		value, _ := a.LookupEnv(variable[0])
-		if value == "" {
+		for _, variable := range f.Annotations[environmentKey] {
+			value, _ := a.LookupEnv(variable)
+			if value == "" {
+				continue
+			}
+			if err := f.Value.Set(value); err != nil {
+				wrong = fault.New(fault.Invalid, "environment variable %s: invalid value %q: %w", variable, value, err)
+			}
 			return
-		}
-		if err := f.Value.Set(value); err != nil {
-			wrong = fault.New(fault.Invalid, "environment variable %s: invalid value %q: %w", variable[0], value, err)
 		}
 	})
 	return wrong
@@ -85,11 +88,11 @@ func ChoiceFlag[T ~string](cmd *cobra.Command, c *choice[T], name, short, usage 
 	_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// size is a flag for bytes: 500MB, 20GB (powers of ten), 20GiB (powers of two) or a number of bytes.
-type size int64
+// Size is a flag for bytes: 500MB, 20GB (powers of ten), 20GiB (powers of two) or a number of bytes.
+type Size int64
 
 // Set reads a size.
-func (s *size) Set(text string) error {
+func (s *Size) Set(text string) error {
 	parse := units.FromHumanSize
 	if strings.ContainsAny(text, "iI") {
 		parse = units.RAMInBytes // which takes every unit for a power of two
@@ -98,12 +101,12 @@ func (s *size) Set(text string) error {
 	if err != nil || n <= 0 {
 		return fmt.Errorf("it is a size, as 500MB or 20GiB")
 	}
-	*s = size(n)
+	*s = Size(n)
 	return nil
 }
 
 // String is the size for people.
-func (s *size) String() string { return units.BytesSize(float64(*s)) }
+func (s *Size) String() string { return units.BytesSize(float64(*s)) }
 
 // Type is what help shows as the flag's value.
-func (s *size) Type() string { return "size" }
+func (s *Size) Type() string { return "size" }

@@ -24,7 +24,7 @@ const (
 const defaultIdle = 5 * time.Minute
 
 // defaultCacheCap is that of the managed engine itself, in bytes; the host does not link its package.
-const defaultCacheCap size = 10 << 30
+const defaultCacheCap Size = 10 << 30
 
 // SettingsFlags are the flags that say how to build.
 type SettingsFlags struct {
@@ -40,7 +40,7 @@ type SettingsFlags struct {
 	stateDir     string
 	cacheDir     string
 	idle         time.Duration
-	cacheCap     size
+	cacheCap     Size
 	parallel     int
 	nodes        nodeFlags
 	config       configFlag
