@@ -8,8 +8,10 @@ export GOFLAGS := -trimpath -buildvcs=false
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # What runs on the user's own machine, which may have no Linux: it must compile there too.
-HOSTS := ./cmd/... ./plugin/...
-GENERATED := plugin/internal/pluginpb/*.pb.go library/image/data_types.yaml
+HOSTS := ./cmd/image-builder ./cmd/image-builder-plugin ./plugin/...
+# The service runs on Linux alone.
+PORTABLE = $(shell go list ./... | grep -v -e /internal/service -e /internal/apicli -e /cmd/image-builder-api -e /internal/clientscript)
+GENERATED := plugin/internal/pluginpb/*.pb.go library/image/data_types.yaml internal/service/api/server.gen.go schemas/client/client.gen.go
 TESTFLAGS :=
 FUZZTIME := 5s
 BENCHFLAGS :=
@@ -60,9 +62,11 @@ opera: ## the xOpera orchestrator in each version that is supported, into .work/
 
 .PHONY: test
 test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
-	scripts/setup.sh packages iproute2 git-lfs
+	scripts/setup.sh packages iproute2 git-lfs chromium postgresql curl jq
 	scripts/setup.sh emulation
 	scripts/setup.sh puccini
+	scripts/setup.sh node
+	scripts/schemathesis.sh
 	scripts/bases.sh .work/bases
 	go test -timeout 15m $(TESTFLAGS) ./...
 	@# these take Docker Engines, and so root
@@ -75,6 +79,13 @@ test-wrapper: ## the container image and scripts/image-builder-cli.sh with a Doc
 	scripts/setup.sh engine
 	scripts/engines.sh debian
 	go test -timeout 10m -tags docker -count=1 $(TESTFLAGS) ./internal/wrapper
+
+.PHONY: test-compose
+test-compose: ## blueprints/docker-compose with a Docker Engine; as root; Compose takes some minutes to compile. A part of `make soak`
+	scripts/setup.sh packages iproute2 postgresql
+	scripts/setup.sh engine
+	scripts/engines.sh debian compose
+	go test -timeout 15m -tags docker,compose -run TestCompose -count=1 $(TESTFLAGS) ./internal/wrapper
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for five minutes
@@ -99,10 +110,17 @@ test-engines: setup ## the same with five Docker Engines and every awkward Docke
 	$(ENGINE_TESTS)
 
 .PHONY: soak
-soak: setup ## tests that take minutes: a step that is silent for five on a healthy link
+soak: setup build ## tests that take minutes: silence on a healthy link, Keycloak, the service killed 100 times and under load
 	scripts/setup.sh packages iproute2
 	scripts/bases.sh .work/bases
 	go test -timeout 15m -tags soak -run Minutes $(TESTFLAGS) ./internal/engine/
+	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-compose; else echo 'not tested: blueprints/docker-compose; as root: make test-compose'; fi
+	scripts/keycloak.sh .work/keycloak
+	go test -timeout 15m -tags soak -run Minutes $(TESTFLAGS) ./internal/service/auth/
+	scripts/setup.sh packages postgresql
+	scripts/bench.sh
+	go test -timeout 60m -tags soak -run ForLong -v $(TESTFLAGS) ./internal/service/chaos/
+	go test -timeout 15m -tags soak -v $(TESTFLAGS) ./internal/service/load/
 
 .PHONY: bench
 bench: setup build opera ## image-builder beside buildctl, buildx and buildah, into docs/benchmarks.md; BENCHFLAGS="-rows 1,5"
@@ -116,14 +134,14 @@ verify: ## formatting, vet, linters, generated code, scripts
 	scripts/setup.sh lint
 	@files=$$(gofmt -l cmd internal plugin schemas scripts tosca); [ -z "$$files" ] || { echo "not formatted:"; echo "$$files"; exit 1; }
 	go vet ./...
-	go vet -tags soak,engines ./internal/engine/...
+	go vet -tags soak,engines ./internal/engine/... ./internal/service/auth ./internal/service/chaos ./internal/service/load
 	@# a processor of each: what differs between systems is the system
 	for target in darwin/arm64 windows/amd64 linux/arm64; do \
-	  GOOS=$${target%/*} GOARCH=$${target#*/} go vet ./... && GOOS=$${target%/*} GOARCH=$${target#*/} go build -o .work/$$target/ $(HOSTS) || exit 1; done
+	  GOOS=$${target%/*} GOARCH=$${target#*/} go vet $(PORTABLE) && GOOS=$${target%/*} GOARCH=$${target#*/} go build -o .work/$$target/ $(HOSTS) || exit 1; done
 	.work/tools/golangci-lint run --allow-serial-runners
 	@was=$$(cat $(GENERATED) | sha256sum); scripts/generate.sh && [ "$$was" = "$$(cat $(GENERATED) | sha256sum)" ] || \
 	  { echo "generated code was stale, and is fresh now: commit $(GENERATED)"; exit 1; }
-	shellcheck scripts/*.sh .ci/run
+	shellcheck scripts/*.sh blueprints/docker-compose/*.sh .ci/run
 
 .PHONY: clean
 clean: ## remove bin/, build/ and .work/; an engine that runs there ends by itself

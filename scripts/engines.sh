@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Gets the Docker Engines that tests build with, into .work/engines, and does nothing where they are there:
 #
-#   engines.sh [debian] [28] [29]    only these, and without any of them all
+#   engines.sh [debian] [28] [29] [compose]    only these, and without any of them all
 #
 #   bin/dockerd-28, bin/dockerd-29   from the modules in scripts/engines; some minutes each on two cores
+#   bin/docker-compose               from the module in scripts/engines/compose; some minutes
 #   debian/                          Debian's docker.io, containerd and openssh-server, unpacked and not installed
 #
 # All of them use that containerd. Nothing of the machine is changed, and no daemon is started.
@@ -26,6 +27,16 @@ build() {
   if fresh "$stamp" "$inputs" && [ -x "$target" ]; then return; fi
   say "building dockerd $1; the first time takes some minutes"
   CGO_ENABLED=0 GOFLAGS=-buildvcs=false nice -n 15 go -C "$module" build -trimpath -tags "$tags" -ldflags='-s -w' -o "$target" "$2"
+  printf '%s\n' "$inputs" >"$stamp"
+}
+
+# compose builds Docker Compose, which is a program of its own where it is not put beside docker.
+compose() {
+  local module=scripts/engines/compose target=$out/bin/docker-compose stamp=$out/compose.stamp inputs
+  inputs=$(go version; sha256sum "$module/go.mod" "$module/go.sum")
+  if fresh "$stamp" "$inputs" && [ -x "$target" ]; then return; fi
+  say "building docker-compose; the first time takes some minutes"
+  CGO_ENABLED=0 GOFLAGS=-buildvcs=false nice -n 15 go -C "$module" build -trimpath -ldflags='-s -w' -o "$target" github.com/docker/compose/v2/cmd
   printf '%s\n' "$inputs" >"$stamp"
 }
 
@@ -53,10 +64,10 @@ debian() {
 mkdir -p "$out/bin"
 exec 9>"$out/.lock"
 flock 9
-if [ $# = 0 ]; then set -- debian 28 29; fi
+if [ $# = 0 ]; then set -- debian 28 29 compose; fi
 for engine in "$@"; do
   case $engine in
-  debian) debian ;;
+  debian | compose) "$engine" ;;
   28) build 28 github.com/docker/docker/cmd/dockerd ;;
   29) build 29 github.com/moby/moby/v2/cmd/dockerd ;;
   *)

@@ -3,7 +3,7 @@
 # the architectures amd64 and arm64:
 #
 #   root/ARCHITECTURE    Debian's packages, unpacked: git, runc and what they need
-#   bin/ARCHITECTURE     image-builder, its plugin, BuildKit's daemon and rootlesskit, compiled for it
+#   bin/ARCHITECTURE     image-builder, its plugin, the REST service, BuildKit's daemon and rootlesskit, compiled for it
 #   tools/ARCHITECTURE   of this machine's own only: setcap, which the image's build runs
 #
 # The packages are those of the Debian release below, whatever this machine's own is, through its mirror and keyring (or
@@ -159,7 +159,7 @@ programs() {
   mkdir -p "$2"
   CGO_ENABLED=0 GOARCH=$1 go -C scripts/tools build -trimpath -ldflags="-s -w -X github.com/moby/buildkit/version.Version=$version" -o "$2/" \
     github.com/moby/buildkit/cmd/buildkitd github.com/rootless-containers/rootlesskit/v2/cmd/rootlesskit
-  CGO_ENABLED=0 GOARCH=$1 go build -trimpath -buildvcs=false -ldflags="-s -w -X main.version=${VERSION:-dev}" -o "$2/" ./cmd/image-builder ./cmd/image-builder-plugin
+  CGO_ENABLED=0 GOARCH=$1 go build -trimpath -buildvcs=false -ldflags="-s -w -X main.version=${VERSION:-dev}" -o "$2/" ./cmd/image-builder ./cmd/image-builder-plugin ./cmd/image-builder-api
 }
 
 [ $# -ge 2 ] || {

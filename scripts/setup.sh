@@ -7,6 +7,7 @@
 #   setup.sh emulation           qemu-user-static, registered so that a RUN can be carried out for foreign platforms;
 #                                needs bin/image-builder, and root or sudo
 #   setup.sh lint                golangci-lint, into .work/tools
+#   setup.sh node                Node.js and what tests run on it, into .work/node, from scripts/node; npm is a Debian package
 #   setup.sh puccini             puccini-tosca, into .work/tools, from the module in scripts/puccini: tests let it check our TOSCA
 #
 # No foreign architecture is added, and no package list or daemon configuration is changed.
@@ -52,6 +53,20 @@ puccini() {
   done_with "$stamp" "$inputs"
 }
 
+# Node.js itself comes from the npm registry too: Debian 12 has version 18, and the OpenID provider wants 20 or newer.
+node() {
+  local stamp=.work/node.stamp inputs
+  inputs=$(uname -m; sha256sum scripts/node/package.json scripts/node/package-lock.json)
+  if fresh "$stamp" "$inputs" && [ -d .work/node/node_modules/oidc-provider ]; then return; fi
+  packages npm
+  say "installing Node.js and what tests run on it"
+  mkdir -p .work/node
+  cp scripts/node/package.json scripts/node/package-lock.json .work/node/
+  # The programs of the packages are not wanted, so their installation scripts are not run.
+  npm ci --prefix .work/node --ignore-scripts --no-audit --no-fund --loglevel error >&2
+  done_with "$stamp" "$inputs"
+}
+
 # Without root or sudo, image-builder says what to do, and that nothing is to be done where all is there.
 emulation() {
   local root=()
@@ -65,6 +80,10 @@ program() {
   case $1 in
   uidmap) echo newuidmap ;;
   iproute2) echo ip ;;
+  default-jre-headless) echo java ;;
+  maven) echo mvn ;;
+  # Debian keeps each version's server programs apart from PATH; tests start their own, and not the cluster of the package
+  postgresql) printf '%s\n' /usr/lib/postgresql/*/bin/initdb | tail -n 1 ;;
   qemu-user-static) echo qemu-s390x-static ;;
   *) echo "$1" ;;
   esac
@@ -94,7 +113,7 @@ packages() {
 }
 
 case ${1-} in
-engine | emulation | lint | packages | puccini) "$@" ;;
+engine | emulation | lint | node | packages | puccini) "$@" ;;
 *)
   sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2
   exit 2
