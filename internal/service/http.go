@@ -83,6 +83,10 @@ func (p *process) handler(ctx context.Context, group *errgroup.Group, checks []a
 	if err != nil {
 		return nil, err
 	}
+	if !p.tracing.On { // what a caller sends about its trace goes with the build all the same
+		mux.Handle("/", rest)
+		return mux, nil
+	}
 	mux.Handle("/", otelhttp.NewHandler(traced(rest), "http", otelhttp.WithTracerProvider(p.tracing.Provider),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + routeOf(r.URL.Path) }),
 		otelhttp.WithPropagators(propagation.TraceContext{})))

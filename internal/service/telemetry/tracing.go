@@ -23,6 +23,7 @@ const flushWithin = 3 * time.Second
 // Tracing makes spans and sends them by OTLP over HTTP.
 type Tracing struct {
 	Provider trace.TracerProvider
+	On       bool // spans are sent somewhere
 	flush    func(context.Context) error
 }
 
@@ -44,7 +45,7 @@ func NewTracing(ctx context.Context, version string, lookupEnv func(string) (str
 	}
 	service := resource.NewWithAttributes(semconv.SchemaURL, semconv.ServiceName("image-builder-api"), semconv.ServiceVersion(version))
 	provider := sdk.NewTracerProvider(sdk.WithBatcher(exporter), sdk.WithResource(service))
-	return &Tracing{Provider: provider, flush: provider.Shutdown}, nil
+	return &Tracing{Provider: provider, On: true, flush: provider.Shutdown}, nil
 }
 
 // Close sends what has not been sent.
