@@ -12,8 +12,9 @@ import (
 func (s *Store) Get(ctx context.Context, id string) (Invocation, error) {
 	var inv Invocation
 	if wellFormed(id) {
-		err := s.db.read(ctx, ask(func(r row) error { return scan(r, &inv, true) }, "select "+columns+" from ib_invocation where id = ?", id))
-		if err != nil {
+		st := ask(func(r row) error { return scan(r, &inv, true) }, "select "+columns+" from ib_invocation where id = ?", id)
+		st.small = true
+		if err := s.db.read(ctx, st); err != nil {
 			return Invocation{}, failed(err, "read invocation %s", id)
 		}
 	}

@@ -27,6 +27,7 @@ const (
 )
 
 type postgres struct {
+	gets   *gatherer
 	pool   *pgxpool.Pool
 	client *river.Client[pgx.Tx] // inserts only
 	logger *slog.Logger
@@ -69,7 +70,9 @@ func openPostgres(ctx context.Context, p Postgres, logger *slog.Logger) (*postgr
 		pool.Close()
 		return nil, fmt.Errorf("make a client of the queue: %w", err)
 	}
-	return &postgres{pool: pool, client: client, logger: logger}, nil
+	db := &postgres{pool: pool, client: client, logger: logger}
+	db.gets = &gatherer{run: db.run}
+	return db, nil
 }
 
 func (p *postgres) close() { p.pool.Close() }
@@ -116,6 +119,9 @@ func (p *postgres) run(ctx context.Context, statements ...*statement) error {
 }
 
 func (p *postgres) read(ctx context.Context, st *statement) error {
+	if st.small {
+		return p.gets.read(ctx, st)
+	}
 	args := st.args
 	if st.varied {
 		args = append([]any{pgx.QueryExecModeCacheDescribe}, args...)

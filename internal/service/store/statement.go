@@ -19,6 +19,7 @@ type statement struct {
 	args     []any
 	each     func(row) error // is given each row of the answer; nil: there is none
 	affected *int64          // set to the number of rows that were written; only without each
+	small    bool            // an answer of one row at most, found by an index: it may share a round trip with others
 	varied   bool            // how it is best carried out depends on the parameters: PostgreSQL plans it each time
 }
 
