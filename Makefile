@@ -135,6 +135,7 @@ verify: ## formatting, vet, linters, generated code, scripts
 	@files=$$(gofmt -l cmd internal plugin schemas scripts tosca); [ -z "$$files" ] || { echo "not formatted:"; echo "$$files"; exit 1; }
 	go vet ./...
 	go vet -tags soak,engines ./internal/engine/... ./internal/service/auth ./internal/service/chaos ./internal/service/load
+	go vet -tags docker,compose ./internal/wrapper
 	@# a processor of each: what differs between systems is the system
 	for target in darwin/arm64 windows/amd64 linux/arm64; do \
 	  GOOS=$${target%/*} GOARCH=$${target#*/} go vet $(PORTABLE) && GOOS=$${target%/*} GOARCH=$${target#*/} go build -o .work/$$target/ $(HOSTS) || exit 1; done
