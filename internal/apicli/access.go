@@ -25,6 +25,7 @@ type accessFlags struct {
 	webSecretFile string
 	webScopes     []string
 	webResource   string
+	webName       string
 }
 
 // Variables without flags: everybody on a machine can read command lines.
@@ -56,6 +57,7 @@ func (f *accessFlags) add(cmd *cobra.Command) {
 		"its secret, if it has one, comes from "+webSecretVariable+" or a file")
 	flags.StringVar(&f.webSecretFile, "oidc-web-client-secret-file", "", "`FILE` with that client's secret")
 	flags.StringSliceVar(&f.webScopes, "oidc-web-scopes", nil, "scopes that are asked for beside openid; by default email and profile")
+	flags.StringVar(&f.webName, "oidc-web-name", "", "what the web page calls the provider")
 	flags.StringVar(&f.webResource, "oidc-web-resource", "", "resource (RFC 8707) to ask tokens for, at providers that want one")
 	defaults := auth.DefaultScopes()
 	f.scopes = map[string]*[]string{}
@@ -69,7 +71,7 @@ func (f *accessFlags) add(cmd *cobra.Command) {
 		"api-keys": "AUTH_API_KEYS_FILE", "oidc-introspection-endpoint": "OIDC_INTROSPECTION_ENDPOINT", "oidc-client-id": "OIDC_CLIENT_ID",
 		"oidc-client-secret-file": "OIDC_CLIENT_SECRET_FILE", "oidc-issuer": "OIDC_ISSUER", "oidc-audience": "OIDC_AUDIENCE",
 		"oidc-groups-claim": "OIDC_GROUPS_CLAIM", "oidc-roles-claim": "OIDC_ROLES_CLAIM", "oidc-web-client-id": "OIDC_WEB_CLIENT_ID",
-		"oidc-web-client-secret-file": "OIDC_WEB_CLIENT_SECRET_FILE", "oidc-web-scopes": "OIDC_WEB_SCOPES", "oidc-web-resource": "OIDC_WEB_RESOURCE",
+		"oidc-web-client-secret-file": "OIDC_WEB_CLIENT_SECRET_FILE", "oidc-web-scopes": "OIDC_WEB_SCOPES", "oidc-web-resource": "OIDC_WEB_RESOURCE", "oidc-web-name": "OIDC_WEB_NAME",
 	} {
 		command.Environment(flags, flag, variable)
 	}

@@ -87,23 +87,28 @@ func (d *databaseFlags) folder() (string, error) {
 	return filepath.Join(home, ".local", "share", "image-builder", "service"), nil
 }
 
-// open opens the database alone, for verbs about it.
-func (a *app) openDatabase(cmd *cobra.Command, d *databaseFlags) (*store.Store, error) {
+// withDatabase opens the database alone, for a verb about it.
+func (a *app) withDatabase(cmd *cobra.Command, d *databaseFlags, do func(*store.Store) error) error {
 	postgres, err := d.postgres(a.LookupEnv)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	cfg := store.Config{Postgres: postgres}
 	if postgres == nil {
 		folder, err := d.folder()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		cfg.SQLite = service.DatabaseFile(folder)
 		if _, err := os.Stat(cfg.SQLite); err != nil {
-			return nil, fault.New(fault.NotFound, "there is no database in %s", folder).
+			return fault.New(fault.NotFound, "there is no database in %s", folder).
 				WithHint("'image-builder-api serve' makes one; for PostgreSQL, set IMAGEBUILDER_DATABASE_IP")
 		}
 	}
-	return store.Open(cmd.Context(), cfg)
+	s, err := store.Open(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return do(s)
 }

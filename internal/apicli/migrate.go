@@ -9,6 +9,7 @@ import (
 
 	"imagebuilder/internal/command"
 	"imagebuilder/internal/fault"
+	"imagebuilder/internal/service/store"
 )
 
 func (a *app) migrateCommand() *cobra.Command {
@@ -36,12 +37,7 @@ func (a *app) migrateUpCommand() *cobra.Command {
 		Example: `  image-builder-api migrate up --database-host db --database-user ib --database-password-file /run/secrets/db`,
 		Args:    command.Arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.openDatabase(cmd, d)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			return s.Migrate(cmd.Context())
+			return a.withDatabase(cmd, d, func(s *store.Store) error { return s.Migrate(cmd.Context()) })
 		},
 	}
 	d.add(cmd)
@@ -60,12 +56,7 @@ func (a *app) migrateDownCommand() *cobra.Command {
 			if steps < 1 {
 				return fault.New(fault.Invalid, "--steps %d: how many steps go back must be said", steps).WithHint("'image-builder-api migrate status' lists them")
 			}
-			s, err := a.openDatabase(cmd, d)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			return s.MigrateDown(cmd.Context(), steps)
+			return a.withDatabase(cmd, d, func(s *store.Store) error { return s.MigrateDown(cmd.Context(), steps) })
 		},
 	}
 	d.add(cmd)
@@ -82,27 +73,27 @@ func (a *app) migrateStatusCommand() *cobra.Command {
 		Example: `  image-builder-api migrate status`,
 		Args:    command.Arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.openDatabase(cmd, d)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			steps, err := s.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			table := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(table, "VERSION\tNAME\tAPPLIED")
-			for _, step := range steps {
-				applied := "-"
-				if step.Applied {
-					applied = step.AppliedAt.UTC().Format(time.RFC3339)
-				}
-				fmt.Fprintf(table, "%d\t%s\t%s\n", step.Version, step.Name, applied)
-			}
-			return table.Flush()
+			return a.withDatabase(cmd, d, func(s *store.Store) error { return a.printSteps(cmd, s) })
 		},
 	}
 	d.add(cmd)
 	return cmd
+}
+
+// printSteps prints the steps of a schema.
+func (a *app) printSteps(cmd *cobra.Command, s *store.Store) error {
+	steps, err := s.Status(cmd.Context())
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "VERSION\tNAME\tAPPLIED")
+	for _, step := range steps {
+		applied := "-"
+		if step.Applied {
+			applied = step.AppliedAt.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(table, "%d\t%s\t%s\n", step.Version, step.Name, applied)
+	}
+	return table.Flush()
 }

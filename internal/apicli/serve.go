@@ -71,7 +71,7 @@ func (o *serveOptions) add(cmd *cobra.Command) {
 	flags.IntVar(&c.MaxRunning, "max-running", 0, "builds of one caller at once, over all workers; 0: no limit")
 	flags.IntVar(&c.MaxQueued, "max-queued", service.DefaultMaxQueued, "builds of one caller that may wait; -1: no limit")
 	flags.IntVar(&c.MaxAttempts, "max-attempts", service.DefaultMaxAttempts, "how often a build may be begun whose worker, plugin or engine dies")
-	flags.Float64Var(&c.RateLimit, "rate-limit", 0, "requests a second of one caller; 0: no limit")
+	flags.Float64Var(&c.RateLimit, "rate-limit", service.DefaultRateLimit, "requests a second of one caller; -1: no limit")
 	flags.Var(&o.logLimit, "log-limit", "most that is kept of one build's output")
 	flags.Var(&o.timeout, "max-time", "longest that a build may run")
 	flags.Var(&o.queueTTL, "max-wait", "longest that a build may wait")
@@ -114,6 +114,7 @@ func (a *app) serve(cmd *cobra.Command, o *serveOptions) (err error) {
 	if c.Auth, c.SignIn, err = o.access.config(a.LookupEnv); err != nil {
 		return err
 	}
+	c.ProviderName = o.access.webName
 	if c.Settings, err = o.settings.Settings(); err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package buildparams
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,29 +17,12 @@ import (
 // itself, not this package's reading of it.
 func secretPlaces(t *testing.T) []string {
 	t.Helper()
-	var whole map[string]any
-	require.NoError(t, json.Unmarshal(schemas.BuildParams(), &whole))
-	definitions := whole["definitions"].(map[string]any)
 	var places []string
-	var walk func(part map[string]any, at string)
-	walk = func(part map[string]any, at string) {
-		if ref, ok := part["$ref"].(string); ok {
-			part = definitions[strings.TrimPrefix(ref, "#/definitions/")].(map[string]any)
-		}
+	require.NoError(t, schemas.Places(func(at string, part map[string]any, _ bool) {
 		if part["format"] == "password" {
 			places = append(places, at)
 		}
-		properties, _ := part["properties"].(map[string]any)
-		for name, property := range properties {
-			walk(property.(map[string]any), at+"/"+name)
-		}
-		for _, free := range []string{"items", "additionalProperties"} {
-			if below, ok := part[free].(map[string]any); ok {
-				walk(below, at+"/*")
-			}
-		}
-	}
-	walk(whole, "")
+	}))
 	slices.Sort(places)
 	return places
 }

@@ -24,24 +24,15 @@ import (
 var bin string // folder of the executables under test
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "endtoend-*")
-	if err != nil {
-		panic(err)
-	}
-	bin = filepath.Join(dir, "bin")
-	code := 1
-	build := exec.Command("go", "build", "-o", bin+"/", "imagebuilder/cmd/image-builder", "imagebuilder/cmd/image-builder-plugin")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-	} else {
-		code = m.Run()
+	os.Exit(testbed.WithPrograms(func(folder string) int {
+		bin = folder
+		code := m.Run()
 		for _, state := range testbed.ManagedEngines(bin) {
 			fmt.Fprintf(os.Stderr, "a test has left a managed engine running, with its state in %s\n", state)
 			code = 1
 		}
-	}
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+		return code
+	}, "image-builder", "image-builder-plugin"))
 }
 
 // marker is the environment variable by which a test knows the processes that it started, and theirs.

@@ -3,6 +3,7 @@
 package service
 
 import (
+	"cmp"
 	"crypto/tls"
 	"io"
 	"log/slog"
@@ -45,6 +46,8 @@ type Config struct {
 	Auth auth.Config // who is let in; nobody configured and SQLite: a key is generated and printed
 	// SignIn is how people sign in on the web page beside API keys.
 	SignIn *auth.SignIn
+	// ProviderName is what the web page calls the provider of SignIn.
+	ProviderName string
 
 	SealTo     []string // age recipients of the workers; default: those of Identities
 	Identities string   // file with the workers' age identities; default: one made in DataDir, with SQLite
@@ -64,7 +67,7 @@ type Config struct {
 	QueueTTL    time.Duration // longest that a build may wait; default 24 h
 	Grace       time.Duration // how long builds may go on when the process is asked to end; default 20 s
 	Retention   store.Retention
-	RateLimit   float64        // requests a second of one caller; 0: no limit
+	RateLimit   float64        // requests a second of one caller; default 200, less than 0: no limit
 	Proxies     []netip.Prefix // whose X-Forwarded-For is believed
 
 	Version   string
@@ -88,18 +91,20 @@ const (
 	DefaultQueueTTL    = 24 * time.Hour
 	// DefaultGrace is less than the 30 s that Kubernetes leaves between SIGTERM and SIGKILL.
 	DefaultGrace = 20 * time.Second
+	// DefaultRateLimit leaves room for a client that looks at the status of a hundred builds each second.
+	DefaultRateLimit = 200
 )
 
 func (c Config) withDefaults() Config {
-	set(&c.Role, RoleAll)
-	set(&c.Listen, DefaultListen)
-	set(&c.Concurrency, DefaultConcurrency)
-	set(&c.MaxQueued, DefaultMaxQueued)
-	set(&c.MaxAttempts, DefaultMaxAttempts)
-	set(&c.LogLimit, DefaultLogLimit)
-	set(&c.Timeout, DefaultTimeout)
-	set(&c.QueueTTL, DefaultQueueTTL)
-	set(&c.Grace, DefaultGrace)
+	c.Role = cmp.Or(c.Role, RoleAll)
+	c.Listen = cmp.Or(c.Listen, DefaultListen)
+	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
+	c.MaxQueued = cmp.Or(c.MaxQueued, DefaultMaxQueued)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, DefaultMaxAttempts)
+	c.LogLimit = cmp.Or(c.LogLimit, DefaultLogLimit)
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	c.QueueTTL = cmp.Or(c.QueueTTL, DefaultQueueTTL)
+	c.Grace = cmp.Or(c.Grace, DefaultGrace)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -110,13 +115,6 @@ func (c Config) withDefaults() Config {
 		c.Out = io.Discard
 	}
 	return c
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // validate names what does not fit together before anything is touched.

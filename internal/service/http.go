@@ -68,16 +68,12 @@ func (p *process) handler(ctx context.Context, group *errgroup.Group, checks []a
 	if err != nil {
 		return nil, err
 	}
-	pages, err := web.New(web.Config{Builds: uses, Log: p.store, Auth: sessions, Logger: p.Logger, Now: p.Now, Version: p.Version})
+	pages, err := web.New(web.Config{Builds: uses, Log: p.store, Auth: sessions, Logger: p.Logger, Now: p.Now, Provider: p.ProviderName, Version: p.Version})
 	if err != nil {
 		return nil, err
 	}
-	limit := p.RateLimit
-	if limit == 0 {
-		limit = -1
-	}
 	rest, err := api.New(api.Config{
-		Builds: uses, Auth: who, Ready: checks, Limits: api.Limits{PerCaller: limit, Proxies: p.Proxies}, Observe: p.metrics.ObserveHTTP,
+		Builds: uses, Auth: who, Ready: checks, Limits: api.Limits{PerCaller: p.RateLimit, Proxies: p.Proxies}, Observe: p.metrics.ObserveHTTP,
 		Logger: p.Logger, Version: p.Version, Rest: pages, Now: p.Now,
 	})
 	if err != nil {

@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -33,20 +30,10 @@ import (
 var pluginPath string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "service-*")
-	if err != nil {
-		panic(err)
-	}
-	pluginPath = filepath.Join(dir, "image-builder-plugin")
-	code := 1
-	build := exec.Command("go", "build", "-o", pluginPath, "imagebuilder/cmd/image-builder-plugin")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-	} else {
-		code = m.Run()
-	}
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	os.Exit(testbed.WithPrograms(func(folder string) int {
+		pluginPath = filepath.Join(folder, "image-builder-plugin")
+		return m.Run()
+	}, "image-builder-plugin"))
 }
 
 // loopback is where the tests' registries and git servers are.
@@ -57,8 +44,8 @@ const testKey = "test-key-0123456789abcdef"
 // running is a service in this process.
 type running struct {
 	url  string
-	out  *words // what it printed for people
-	logs *words
+	out  *testbed.Words // what it printed for people
+	logs *testbed.Words
 	stop func() error // ends it in order; the second time it does nothing
 }
 
@@ -76,7 +63,7 @@ func config(t *testing.T) service.Config {
 // run starts a service, and ends it with the test.
 func run(t *testing.T, c service.Config) *running {
 	t.Helper()
-	r := &running{out: &words{}, logs: &words{}}
+	r := &running{out: &testbed.Words{}, logs: &testbed.Words{}}
 	c.Out, c.Logger = r.out, telemetry.NewLogger(r.logs, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	up, ended := make(chan string, 1), make(chan error, 1)
@@ -280,22 +267,4 @@ func TestWrongConfigurations(t *testing.T) {
 		require.ErrorContains(t, err, what)
 		require.Contains(t, []fault.Kind{fault.Invalid, fault.NotFound}, fault.KindOf(err), what)
 	}
-}
-
-// words is text that several goroutines write.
-type words struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (w *words) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.Write(p)
-}
-
-func (w *words) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.String()
 }

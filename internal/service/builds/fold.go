@@ -1,6 +1,7 @@
 package builds
 
 import (
+	"cmp"
 	"encoding/json"
 	"regexp"
 	"slices"
@@ -152,7 +153,7 @@ func (f *folding) endAll() {
 	for _, step := range f.steps {
 		if step.Ended.IsZero() {
 			step.Ended = end
-			set(&step.Error, "was stopped")
+			step.Error = cmp.Or(step.Error, "was stopped")
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package builds
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Limits bound what one request, one document and one caller may take. Zero values are the defaults.
 type Limits struct {
@@ -43,22 +46,15 @@ func (l Limits) withDefaults() Limits {
 	if l.DocumentBytes <= 0 || l.DocumentBytes > maxDocument {
 		l.DocumentBytes = maxDocument
 	}
-	set(&l.Images, 64)
-	set(&l.Timeout, 6*time.Hour)
-	set(&l.QueueTTL, 24*time.Hour)
-	set(&l.Queued, 100)
-	set(&l.QueuedRetry, 15*time.Second)
-	set(&l.Plans, 2)
-	set(&l.PlanTime, 2*time.Minute)
-	set(&l.PageSize, 100)
+	l.Images = cmp.Or(l.Images, 64)
+	l.Timeout = cmp.Or(l.Timeout, 6*time.Hour)
+	l.QueueTTL = cmp.Or(l.QueueTTL, 24*time.Hour)
+	l.Queued = cmp.Or(l.Queued, 100)
+	l.QueuedRetry = cmp.Or(l.QueuedRetry, 15*time.Second)
+	l.Plans = cmp.Or(l.Plans, 2)
+	l.PlanTime = cmp.Or(l.PlanTime, 2*time.Minute)
+	l.PageSize = cmp.Or(l.PageSize, 100)
 	return l
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // least is the shortest of lengths of time of which 0 or less means none; 0 when all are none.

@@ -1,6 +1,7 @@
 package builds
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -64,7 +65,7 @@ func (s *Service) submit(ctx context.Context, p auth.Principal, r Request, retry
 		BuildParams: doc.Masked, HasSecrets: len(doc.Secrets) > 0,
 		IdempotencyKey: r.IdempotencyKey, MaxQueued: max(0, s.config.Limits.Queued),
 	}
-	set(&sub.Priority, defaultPriority)
+	sub.Priority = cmp.Or(sub.Priority, defaultPriority)
 	if !traceParent.MatchString(sub.TraceParent) {
 		sub.TraceParent = ""
 	}

@@ -34,20 +34,10 @@ const restartsWithin = time.Second
 var bin string // folder of the executables under test
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "chaos-*")
-	if err != nil {
-		panic(err)
-	}
-	bin = filepath.Join(dir, "bin")
-	code := 1
-	build := exec.Command("go", "build", "-o", bin+"/", "imagebuilder/cmd/image-builder-api", "imagebuilder/cmd/image-builder-plugin")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-	} else {
-		code = m.Run()
-	}
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	os.Exit(testbed.WithPrograms(func(folder string) int {
+		bin = folder
+		return m.Run()
+	}, "image-builder-api", "image-builder-plugin"))
 }
 
 // fleet is the processes of a service, and what they need.
@@ -70,7 +60,7 @@ type member struct {
 	name string
 	args []string
 	env  []string
-	log  *lockedBuffer
+	log  *testbed.Words
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -137,9 +127,9 @@ func (f *fleet) add(name, role string, env []string) {
 	require.NoError(f.t, err)
 	home := filepath.Join(f.folder, "home")
 	f.members = append(f.members, &member{
-		name: name, log: &lockedBuffer{},
+		name: name, log: &testbed.Words{},
 		args: []string{"serve", "--role", role, "--listen", address, "--engine", "managed", "--engine-idle", "5s", "--concurrency", "2",
-			"--max-queued", "-1", "--max-attempts", "1000", "--rate-limit", "0", "--allow-egress", "127.0.0.0/8,::1", "--plain-registry", "*"},
+			"--max-queued", "-1", "--max-attempts", "1000", "--rate-limit", "-1", "--allow-egress", "127.0.0.0/8,::1", "--plain-registry", "*"},
 		env: append(env, "AUTH_API_KEY="+apiKey, "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "HOME="+home,
 			"IMAGE_BUILDER_STATE_DIR="+f.engineFolder(), "IMAGE_BUILDER_CACHE_DIR="+filepath.Join(f.folder, "cache")),
 	})
@@ -263,29 +253,4 @@ func freeAddress(t *testing.T) string {
 	require.NoError(t, err)
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// lockedBuffer keeps the end of what a process says.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	data []byte
-}
-
-// keptBytes is all that a process says in a short test, and in a long one enough to see why it did not do what it should.
-const keptBytes = 8 << 20
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.data = append(b.data, p...)
-	if extra := len(b.data) - keptBytes; extra > 0 {
-		b.data = b.data[extra:]
-	}
-	return len(p), nil
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return string(b.data)
 }

@@ -37,25 +37,30 @@ const (
 	logLines   = 300
 )
 
+var bin string // folder of the executables
+
+func TestMain(m *testing.M) {
+	os.Exit(testbed.WithPrograms(func(folder string) int {
+		bin = folder
+		return m.Run()
+	}, "image-builder-api", "image-builder-plugin"))
+}
+
 // service is an API and, when it is asked for, a worker, each a process, on PostgreSQL.
 type service struct {
 	url    string
 	env    []string
 	site   *testbed.Site
 	repo   string
-	bin    string
 	engine string
 }
 
 func newService(t *testing.T) *service {
 	t.Helper()
-	s := &service{bin: t.TempDir(), site: testbed.NewSite(t, testbed.RegistryOptions{}), engine: testbed.NewEngine(t)}
-	build := exec.Command("go", "build", "-o", s.bin+"/", "imagebuilder/cmd/image-builder-api", "imagebuilder/cmd/image-builder-plugin")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	s := &service{site: testbed.NewSite(t, testbed.RegistryOptions{}), engine: testbed.NewEngine(t)}
 	identity, _, err := seal.GenerateKey()
 	require.NoError(t, err)
-	identities := filepath.Join(s.bin, "identities.txt")
+	identities := filepath.Join(t.TempDir(), "identities.txt")
 	require.NoError(t, os.WriteFile(identities, []byte(identity), 0o600))
 	db := testbed.NewPostgresServer(t).Database(t)
 	s.env = append(os.Environ(), "IMAGEBUILDER_DATABASE_IP="+db.Host, "IMAGEBUILDER_DATABASE_PORT="+strconv.Itoa(db.Port),
@@ -75,8 +80,8 @@ RUN i=0; while [ $i -lt $LINES ]; do i=$((i+1)); echo "line $i"; sleep 0.02; don
 func (s *service) start(t *testing.T, role string) string {
 	t.Helper()
 	address := "127.0.0.1:" + strconv.Itoa(18100+len(role)) // api and worker differ in length
-	cmd := exec.Command(filepath.Join(s.bin, "image-builder-api"), "serve", "--role", role, "--migrate", "--listen", address, "--engine", "buildkit",
-		"--max-queued", "-1", "--allow-egress", "127.0.0.0/8,::1", "--plain-registry", "*")
+	cmd := exec.Command(filepath.Join(bin, "image-builder-api"), "serve", "--role", role, "--migrate", "--listen", address, "--engine", "buildkit",
+		"--max-queued", "-1", "--rate-limit", "-1", "--allow-egress", "127.0.0.0/8,::1", "--plain-registry", "*")
 	cmd.Env, cmd.Stderr = s.env, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, cmd.Start())

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -20,6 +19,7 @@ import (
 	"imagebuilder/internal/service/queue"
 	"imagebuilder/internal/service/seal"
 	"imagebuilder/internal/service/store"
+	"imagebuilder/internal/testbed"
 )
 
 // workerEnv has this test binary be a worker; it holds a workerSetup as JSON.
@@ -42,24 +42,14 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(workerEnv); text != "" {
 		os.Exit(beWorker(text))
 	}
-	dir, err := os.MkdirTemp("", "queue-test-*")
-	if err != nil {
-		panic(err)
-	}
-	pluginPath = filepath.Join(dir, "image-builder-plugin")
-	code := 1
-	build := exec.Command("go", "build", "-o", pluginPath, "imagebuilder/cmd/image-builder-plugin")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-	} else {
+	os.Exit(testbed.WithPrograms(func(folder string) int {
+		pluginPath = filepath.Join(folder, "image-builder-plugin")
 		flag.Parse()
 		if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 			_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))) // most of these tests wait, for leases and sleeps
 		}
-		code = m.Run()
-	}
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+		return m.Run()
+	}, "image-builder-plugin"))
 }
 
 // beWorker works until SIGTERM, and writes on standard output how attempts end.

@@ -6,6 +6,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"io"
@@ -85,14 +86,14 @@ const (
 )
 
 func (c Config) withDefaults() Config {
-	set(&c.TempDir, os.TempDir())
-	set(&c.Concurrency, defaultConcurrency)
-	set(&c.MaxAttempts, defaultMaxAttempts)
-	set(&c.Lease, defaultLease)
-	set(&c.Heartbeat, c.Lease/4)
-	set(&c.LogLimit, defaultLogLimit)
-	set(&c.DefaultTimeout, defaultTimeout)
-	set(&c.Grace, defaultGrace)
+	c.TempDir = cmp.Or(c.TempDir, os.TempDir())
+	c.Concurrency = cmp.Or(c.Concurrency, defaultConcurrency)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, defaultMaxAttempts)
+	c.Lease = cmp.Or(c.Lease, defaultLease)
+	c.Heartbeat = cmp.Or(c.Heartbeat, c.Lease/4)
+	c.LogLimit = cmp.Or(c.LogLimit, defaultLogLimit)
+	c.DefaultTimeout = cmp.Or(c.DefaultTimeout, defaultTimeout)
+	c.Grace = cmp.Or(c.Grace, defaultGrace)
 	if c.Egress == nil {
 		c.Egress = egress.New(true, nil)
 	}
@@ -110,13 +111,6 @@ func (c Config) withDefaults() Config {
 		c.Owner = host + "-" + rand.Text()
 	}
 	return c
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 func (c Config) validate() error {

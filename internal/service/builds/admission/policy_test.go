@@ -18,32 +18,12 @@ import (
 // leaves are the places of all values that the schema allows, * for any index or name.
 func leaves(t *testing.T) []string {
 	t.Helper()
-	var whole map[string]any
-	require.NoError(t, json.Unmarshal(schemas.BuildParams(), &whole))
-	definitions := whole["definitions"].(map[string]any)
 	var places []string
-	var walk func(part map[string]any, at string)
-	walk = func(part map[string]any, at string) {
-		if ref, ok := part["$ref"].(string); ok {
-			part = definitions[strings.TrimPrefix(ref, "#/definitions/")].(map[string]any)
-		}
-		leaf := true
-		properties, _ := part["properties"].(map[string]any)
-		for name, property := range properties {
-			walk(property.(map[string]any), at+"/"+name)
-			leaf = false
-		}
-		for _, free := range []string{"items", "additionalProperties"} {
-			if below, ok := part[free].(map[string]any); ok {
-				walk(below, at+"/*")
-				leaf = false
-			}
-		}
+	require.NoError(t, schemas.Places(func(at string, _ map[string]any, leaf bool) {
 		if leaf {
 			places = append(places, at)
 		}
-	}
-	walk(whole, "")
+	}))
 	slices.Sort(places)
 	return places
 }
