@@ -82,7 +82,7 @@ test-wrapper: ## the container image and scripts/image-builder-cli.sh with a Doc
 
 .PHONY: test-compose
 test-compose: ## blueprints/docker-compose with a Docker Engine; as root; Compose takes some minutes to compile. A part of `make soak`
-	scripts/setup.sh packages iproute2 postgresql
+	scripts/setup.sh packages iproute2 postgresql python3
 	scripts/setup.sh engine
 	scripts/engines.sh debian compose
 	go test -timeout 15m -tags docker,compose -run TestCompose -count=1 $(TESTFLAGS) ./internal/wrapper

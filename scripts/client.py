@@ -32,7 +32,7 @@ POLL, LONGEST_POLL = 0.5, 5.0  # seconds between two looks at a build, at first 
 LONGEST_PAUSE = 60.0  # seconds between two tries, whatever Retry-After says
 # A document bounds what the service sends of it; a line of its log is at most 64 KiB, and JSON escapes make six bytes of one.
 LONGEST_LINE = 1 << 20
-CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f]")  # colours, which may stay, and what would move a terminal's cursor
+CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # colours, which may stay, and what would move a terminal's cursor
 
 
 class Trouble(Exception):
@@ -85,6 +85,9 @@ class Service:
         key = o.api_key or (read_secret(o.api_key_file) if o.api_key_file else "")
         if not token and not key:
             token, key = os.environ.get("IMAGE_BUILDER_TOKEN", ""), os.environ.get("IMAGE_BUILDER_API_KEY", "")
+        key, token = key.strip(), token.strip()
+        if not re.fullmatch(r"[!-~]*", key + token):
+            raise Trouble(INVALID, "the API key or token holds characters that none has")  # http.client would show it in its error
         if token:
             return {"Authorization": "Bearer " + token}
         return {"X-API-Key": key} if key else {}
@@ -169,8 +172,8 @@ def read_secret(path):
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
-    except OSError as e:
-        raise Trouble(INVALID, "read %s: %s" % (path, e.strerror)) from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise Trouble(INVALID, "read %s: %s" % (path, getattr(e, "strerror", None) or "it is no text")) from None
 
 
 class Build:
@@ -276,6 +279,8 @@ class Build:
                 if time.monotonic() > until:
                     raise Trouble(TRY_AGAIN, str(trouble)) from None
                 pause = max(pause, min(trouble.after or 0, LONGEST_PAUSE))
+            except BrokenPipeError:
+                raise  # ours: nobody reads what we print
             except (OSError, http.client.HTTPException):
                 pass  # the connection was cut: the next one goes on where this one was
             if self.seen != before:
@@ -382,7 +387,8 @@ def arguments():
     who.add_argument("--token-file", metavar="FILE", help="read again whenever a token is needed")
     p.add_argument("--ca-cert", metavar="FILE", help="who vouches for the service, in PEM form")
     p.add_argument("--no-wait", action="store_true", help="leave once all documents are accepted")
-    p.add_argument("--follow", action="store_true", help="show the logs while waiting")
+    p.add_argument("--no-follow", dest="follow", action="store_false", help="do not show the logs while waiting")
+    p.add_argument("--follow", dest="follow", action="store_true", default=True, help="show them: the default")
     p.add_argument("--label", type=label, action="append", metavar="NAME=VALUE", help="to find the builds by; may be repeated")
     p.add_argument("--timeout", metavar="DURATION", help="the longest that a build may run, as 30m")
     p.add_argument("--priority", type=int, choices=(1, 2, 3, 4), help="among one's own builds; 4 goes first")
@@ -390,8 +396,10 @@ def arguments():
     p.add_argument("--idempotency-key", metavar="KEY", help="of a single document: a build that was made with it before is taken up again")
     p.add_argument("--compat", action="store_true", help="use the API of the original image builder: /build/ and /status/")
     options = p.parse_args()
-    if options.compat and (options.follow or options.label or options.timeout or options.priority or options.idempotency_key):
-        p.error("--compat: the original's API has no logs, labels, timeouts, priorities and keys")
+    if options.compat:
+        options.follow = False
+    if options.compat and (options.label or options.timeout or options.priority or options.idempotency_key):
+        p.error("--compat: the original's API has no labels, timeouts, priorities and keys")
     if not options.url.startswith(("http://", "https://")):
         p.error("--url: %r is no http or https URL" % options.url)
     return options

@@ -19,7 +19,7 @@ api() { docker run --rm --network none --cap-drop ALL --entrypoint image-builder
 keep() {
   # The containers' users are others than you, and Compose shows them the file with its rights: the folder is what keeps it from
   # other users of this machine.
-  chmod 0444 "secrets/$1.new"
+  chmod 0644 "secrets/$1.new"
   mv "secrets/$1.new" "secrets/$1"
 }
 
@@ -30,11 +30,12 @@ if ! [ -f secrets/database-password ]; then
   keep database-password
 fi
 if ! [ -f secrets/identities ]; then
-  api keygen 2>/dev/null >secrets/identities.new
+  api keygen 2>secrets/said >secrets/identities.new || { cat secrets/said >&2; exit 1; }
+  rm secrets/said
   keep identities
 fi
 if ! [ -f secrets/api-keys ]; then
-  api key new --name admin --scope builds:admin,builds:submit 2>secrets/said >secrets/api-keys.new
+  api key new --name admin --scope builds:admin,builds:submit 2>secrets/said >secrets/api-keys.new || { cat secrets/said >&2; exit 1; }
   sed -n 's/^key: //p' secrets/said >secrets/api-key
   rm secrets/said
   keep api-keys

@@ -86,7 +86,7 @@ func (f *accessFlags) config(lookupEnv func(string) (string, bool)) (auth.Config
 		return c, nil, err
 	}
 	if f.introspection != "" {
-		c.Introspection = &auth.Introspection{Endpoint: f.introspection, ClientID: f.clientID, ClientSecret: secret, Audience: f.audience}
+		c.Introspection = &auth.Introspection{Endpoint: f.introspection, ClientID: f.clientID, ClientSecret: secret, Audience: f.audience, Issuer: f.issuer}
 	}
 	if f.issuer != "" && (f.audience != "" || f.introspection == "") {
 		c.JWT = &auth.JWT{Issuer: f.issuer, Audience: f.audience}

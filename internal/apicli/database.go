@@ -104,6 +104,11 @@ func (a *app) withDatabase(cmd *cobra.Command, d *databaseFlags, do func(*store.
 			return fault.New(fault.NotFound, "there is no database in %s", folder).
 				WithHint("'image-builder-api serve' makes one; for PostgreSQL, set IMAGEBUILDER_DATABASE_IP")
 		}
+		unlock, err := service.LockDataFolder(folder)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
 	s, err := store.Open(cmd.Context(), cfg)
 	if err != nil {

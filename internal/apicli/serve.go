@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imagebuilder/internal/command"
+	"imagebuilder/internal/fault"
 	"imagebuilder/internal/service"
 	"imagebuilder/internal/service/store"
 	"imagebuilder/internal/service/telemetry"
@@ -101,6 +102,11 @@ func (o *serveOptions) add(cmd *cobra.Command) {
 
 // serve makes the configuration of what flags and variables say, and runs the service.
 func (a *app) serve(cmd *cobra.Command, o *serveOptions) (err error) {
+	for _, name := range []string{"concurrency", "max-queued", "max-attempts", "rate-limit", "grace"} {
+		if value := cmd.Flags().Lookup(name).Value.String(); value == "0" || value == "0s" {
+			return fault.New(fault.Invalid, "--%s 0: it has to be more", name).WithHint("%s", map[bool]string{true: "-1 is no limit"}[name == "max-queued" || name == "rate-limit"])
+		}
+	}
 	c := o.config
 	c.Role, c.LogLimit, c.Egress, c.Proxies = o.role, int64(o.logLimit), o.egress, o.proxies
 	c.Timeout, c.QueueTTL = noLimit(o.timeout), noLimit(o.queueTTL)

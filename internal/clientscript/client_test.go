@@ -102,9 +102,10 @@ func TestExitCodes(t *testing.T) {
 		"no JSON":           {key, []string{writeText(t, "n.json", "{")}, fault.ExitInvalid, "it is no JSON"},
 		"no file":           {key, []string{"/nonexistent.json"}, fault.ExitInvalid, "read /nonexistent.json"},
 		"empty folder":      {key, []string{t.TempDir()}, fault.ExitInvalid, "there is no *.json"},
-		"usage":             {key, []string{"--compat", "--follow", good}, fault.ExitInvalid, "usage:"},
+		"usage":             {key, []string{"--compat", "--label", "a=b", good}, fault.ExitInvalid, "usage:"},
 		"wrong key":         {[]string{"IMAGE_BUILDER_URL=" + service.url, "IMAGE_BUILDER_API_KEY=x"}, []string{good}, fault.ExitDenied, "status 401"},
 		"wrong token":       {[]string{"IMAGE_BUILDER_URL=" + service.url, "IMAGE_BUILDER_TOKEN=x"}, []string{good}, fault.ExitDenied, "status 401"},
+		"two lines of key":  {[]string{"IMAGE_BUILDER_URL=" + service.url, "IMAGE_BUILDER_API_KEY=" + apiKey + "\nx"}, []string{good}, fault.ExitInvalid, "characters that none has"},
 		"no key":            {[]string{"IMAGE_BUILDER_URL=" + service.url}, []string{good}, fault.ExitDenied, "IMAGE_BUILDER_API_KEY"},
 		"no service":        {key, []string{"--url", gone.URL, "--patience", "1", good}, fault.ExitUnavailable, "refused"},
 		"redirect":          {key, []string{"--url", moved, good}, fault.ExitInvalid, "https://elsewhere.example.com/"},
@@ -230,7 +231,7 @@ func sleeper(t *testing.T) (dockerfile, seconds string) {
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	for name, signal := range map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM} {
-		for _, how := range []string{"--follow", "--patience=600"} {
+		for _, how := range []string{"--follow", "--no-follow"} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				t.Parallel()
 				s := newSite(t)
@@ -296,7 +297,7 @@ func TestSecondInterruptLeavesAtOnce(t *testing.T) {
 		<-r.Context().Done() // a service that does not answer
 		return true
 	})
-	c := startClient(t, url, write(t, "a.json", s.document(t, "stuck", dockerfile)))
+	c := startClient(t, url, "--no-follow", write(t, "a.json", s.document(t, "stuck", dockerfile)))
 	c.says(t, "in_progress")
 	require.NoError(t, c.Process.Signal(syscall.SIGINT))
 	<-asked

@@ -31,6 +31,16 @@ const (
 // DatabaseFile is where the database of a data folder is, where there is no PostgreSQL.
 func DatabaseFile(folder string) string { return filepath.Join(folder, databaseFile) }
 
+// LockDataFolder keeps every service from using a folder until unlock is called, for who changes what is in it. A folder that is in
+// use is Unavailable.
+func LockDataFolder(folder string) (unlock func(), err error) {
+	d, err := openDataFolder(folder)
+	if err != nil {
+		return nil, err
+	}
+	return d.close, nil
+}
+
 // dataFolder is a data folder that this process alone uses.
 type dataFolder struct {
 	path string

@@ -3,9 +3,11 @@ package service
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,8 @@ import (
 const (
 	// headerWithin bounds how long a request's header may take: what is slower is no client of ours.
 	headerWithin = 10 * time.Second
+	// bodyWithin is what the largest document takes on a slow line.
+	bodyWithin = 30 * time.Second
 	// idleFor is how long a connection is kept for the next request.
 	idleFor = 2 * time.Minute
 	// answersWithin is what requests that run at the end get; logs that are followed end after streamsWithin.
@@ -34,26 +38,26 @@ const (
 )
 
 // handler makes what answers requests. A worker has only its health and its metrics.
-func (p *process) handler(ctx context.Context, group *errgroup.Group, checks []api.Check) (http.Handler, error) {
+// What follows logs for it has to run, where there is one.
+func (p *process) handler(ctx context.Context, checks []api.Check) (http.Handler, *follow.Hub, error) {
 	mux := http.NewServeMux()
 	if p.MetricsListen == "" {
 		mux.Handle("GET /metrics", p.metrics.Handler())
 	}
 	if !p.Role.serves() {
 		mux.Handle("/", api.NewHealth(api.Config{Ready: checks, Logger: p.Logger, Version: p.Version}))
-		return mux, nil
+		return mux, nil, nil
 	}
 	p.Auth.Now, p.Auth.Logger = p.Now, p.Logger
 	who, err := auth.New(ctx, p.Auth)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sealer, err := p.sealer()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	hub := follow.New(p.store)
-	group.Go(func() error { return hub.Run(ctx) })
 	config := builds.Config{
 		Store: p.store, Hub: hub, Sealer: sealer,
 		Limits: builds.Limits{Timeout: p.Timeout, QueueTTL: p.QueueTTL, Queued: p.MaxQueued},
@@ -66,36 +70,39 @@ func (p *process) handler(ctx context.Context, group *errgroup.Group, checks []a
 	uses := builds.New(config)
 	sessions, err := auth.NewSessions(who, auth.SessionsConfig{Store: p.store, PublicURL: p.publicURL(), SignIn: p.SignIn})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	pages, err := web.New(web.Config{Builds: uses, Log: p.store, Auth: sessions, Logger: p.Logger, Now: p.Now, Provider: p.ProviderName, Version: p.Version})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rest, err := api.New(api.Config{
 		Builds: uses, Auth: who, Ready: checks, Limits: api.Limits{PerCaller: p.RateLimit, Proxies: p.Proxies}, Observe: p.metrics.ObserveHTTP,
 		Logger: p.Logger, Version: p.Version, Rest: pages, Now: p.Now,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !p.tracing.On { // what a caller sends about its trace goes with the build all the same
 		mux.Handle("/", rest)
-		return mux, nil
+		return mux, hub, nil
 	}
 	mux.Handle("/", otelhttp.NewHandler(traced(rest), "http", otelhttp.WithTracerProvider(p.tracing.Provider),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + routeOf(r.URL.Path) }),
 		otelhttp.WithPropagators(propagation.TraceContext{})))
-	return mux, nil
+	return mux, hub, nil
 }
 
 // routeOf names what was asked for without the ids in its path, as /status and /v1/invocations.
 func routeOf(path string) string {
 	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 3)
-	if parts[0] == "v1" && len(parts) > 1 {
-		return "/v1/" + parts[1]
+	switch {
+	case parts[0] == "v1" && len(parts) > 1 && parts[1] == "invocations":
+		return "/v1/invocations"
+	case slices.Contains([]string{"build", "status", "v1", "builds", "ui", "static"}, parts[0]):
+		return "/" + parts[0]
 	}
-	return "/" + parts[0]
+	return "/" // strangers make paths up
 }
 
 // traced tells what is below whose child it is: what it submits belongs to the request's trace.
@@ -107,6 +114,33 @@ func traced(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// bodiesWithin bounds the time that a request's body takes to arrive. The server's own bound on reading would end streams too.
+func bodiesWithin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != nil && r.Body != http.NoBody {
+			control := http.NewResponseController(w)
+			_ = control.SetReadDeadline(time.Now().Add(bodyWithin)) // only a connection of another kind has none
+			r.Body = &timedBody{ReadCloser: r.Body, control: control}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// timedBody lifts the bound once all is there: the answer may take its time.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+// Read implements io.Reader.
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // publicURL is how people reach the service: this host itself where nothing else is said.
@@ -149,6 +183,7 @@ func (p *process) serve(ctx context.Context, group *errgroup.Group, listener net
 }
 
 func (p *process) start(ctx context.Context, group *errgroup.Group, listener net.Listener, server *http.Server) {
+	server.Handler = bodiesWithin(server.Handler)
 	server.ReadHeaderTimeout, server.IdleTimeout, server.MaxHeaderBytes = headerWithin, idleFor, maxHeader
 	requests, endRequests := context.WithCancel(context.WithoutCancel(ctx))
 	server.BaseContext = func(net.Listener) context.Context { return requests }

@@ -2,9 +2,9 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,13 +46,18 @@ func Run(ctx context.Context, config Config) (err error) {
 	if p.tracing, err = telemetry.NewTracing(ctx, p.Version, p.LookupEnv); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.tracing.Close()) }()
+	defer func() {
+		if err := p.tracing.Close(); err != nil {
+			p.Logger.Warn("the last spans could not be sent", "error", err.Error())
+		}
+	}()
 	if err := p.keys(); err != nil {
 		return err
 	}
 	if p.folder != nil {
 		defer p.folder.close()
 	}
+	defer p.forgetKey()
 	if err := p.openStore(ctx); err != nil {
 		return err
 	}
@@ -63,37 +68,61 @@ func Run(ctx context.Context, config Config) (err error) {
 
 // run runs the parts side by side: the first that fails ends the others.
 func (p *process) run(ctx context.Context, listener net.Listener) error {
-	// Followed logs and requests go on until the builds have ended or been handed back.
 	group, ctx := errgroup.WithContext(ctx)
-	checks := p.checks()
+	// Requests are answered, and logs can be followed, until the builds have ended or been handed back.
+	serving, endServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer endServing()
+	handler, hub, err := p.handler(ctx, p.checks())
+	if err != nil {
+		return err
+	}
+	builds := func() error {
+		<-ctx.Done()
+		return nil
+	}
 	if p.Role.builds() {
 		worker, err := p.worker()
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return worker.Run(ctx) })
+		builds = func() error {
+			err := worker.Run(ctx)
+			if ctx.Err() != nil && fault.KindOf(err) == fault.Cancelled {
+				return nil // asked to end while it began
+			}
+			return err
+		}
 	}
-	handler, err := p.handler(ctx, group, checks)
-	if err != nil {
+	if err := p.serve(serving, group, listener, handler); err != nil {
 		return err
 	}
-	if err := p.serve(ctx, group, listener, handler); err != nil {
-		return err
+	group.Go(func() error {
+		defer endServing()
+		return builds()
+	})
+	if hub != nil {
+		group.Go(func() error {
+			if err := hub.Run(serving); serving.Err() == nil {
+				return err
+			}
+			return nil
+		})
 	}
 	p.Logger.Info("the service is up", "role", string(p.Role), "address", listener.Addr().String(), "version", p.Version)
 	p.announce(listener.Addr().String())
-	err = group.Wait()
-	p.Logger.Info("the service has ended")
-	if errors.Is(err, context.Canceled) {
-		return nil // as it was asked to
+	if err = group.Wait(); err != nil {
+		p.Logger.Error("the service ends", "error", err.Error())
+		return err
 	}
-	return err
+	p.Logger.Info("the service has ended")
+	return nil
 }
 
 // announce tells people what they need, once.
 func (p *process) announce(address string) {
 	if p.key != "" {
 		fmt.Fprintf(p.Out, "API key (shown only now): %s\n", p.key)
+		p.key = ""
 	}
 	if p.Ready != nil {
 		p.Ready(address)
@@ -125,6 +154,13 @@ func (p *process) keys() (err error) {
 		p.Auth.APIKeysFile, p.key, err = p.folder.apiKeys()
 	}
 	return err
+}
+
+// forgetKey removes a key that nobody has seen: the next start makes another.
+func (p *process) forgetKey() {
+	if p.key != "" {
+		_ = os.Remove(p.Auth.APIKeysFile)
+	}
 }
 
 // sealer seals to the workers: to the newest identity, where nothing else is said.

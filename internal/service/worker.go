@@ -93,12 +93,24 @@ func (p *process) plan(ctx context.Context, doc []byte) (json.RawMessage, error)
 
 // checks are what /readyz looks at.
 func (p *process) checks() []api.Check {
-	checks := []api.Check{{Name: "database", Ready: p.store.Ping}, {Name: "queue", Ready: p.store.CheckSchema}}
+	checks := []api.Check{{Name: "database", Ready: p.quiet(p.store.Ping)}, {Name: "queue", Ready: p.quiet(p.store.CheckSchema)}}
 	if p.Role.builds() {
 		e := &engineCheck{process: p}
 		checks = append(checks, api.Check{Name: "engine", Ready: e.ready})
 	}
 	return checks
+}
+
+// quiet tells the log why the database does not answer, and everybody else only that it does not: the reason names hosts and users.
+func (p *process) quiet(look func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := look(ctx)
+		if err == nil || fault.KindOf(err) == fault.Invalid { // the schema's version
+			return err
+		}
+		p.Logger.WarnContext(ctx, "the database does not answer", "error", err.Error())
+		return fault.New(fault.Unavailable, "the database does not answer")
+	}
 }
 
 // engineCheck knows whether there is an engine to build with. Looking takes seconds where an engine has to start, and those who ask

@@ -7,6 +7,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
+
+	"imagebuilder/internal/service/auth"
 )
 
 // remembered is how many callers, addresses and credentials are kept apart; who is forgotten begins anew. 1 MB or so.
@@ -112,4 +114,18 @@ func (b *buckets) wait(name string, now time.Time) time.Duration {
 		return 0
 	}
 	return time.Duration(missing / float64(b.rate) * float64(time.Second))
+}
+
+// sparing lets an address send no more than so many requests a second to the page that change something, or that end a sign-in: whoever
+// sends them need not be known yet, and each may cost a look at keys, or a question to the provider.
+func (s *server) sparing(rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost || r.URL.Path == auth.CallbackPath {
+			if wait := s.limits.hosts.take(s.host(r), s.Now()); wait > 0 {
+				s.tooMany(w, r, "too many requests from this address", seconds(wait))
+				return
+			}
+		}
+		rest.ServeHTTP(w, r)
+	})
 }

@@ -188,3 +188,18 @@ func TestHealth(t *testing.T) {
 	}}, into[api.Health](t, s.want(503, "", "GET", "/readyz", "")))
 	s.want(200, "", "GET", "/healthz", "")
 }
+
+// TestSignInsAreLimited lets an address send few forms to the page, and look at it as often as it likes.
+func TestSignInsAreLimited(t *testing.T) {
+	t.Parallel()
+	var c clock
+	s := start(t, func(set *setup) {
+		set.api.Now, set.api.Limits.PerHost = c.now, 1
+		set.api.Rest = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	})
+	s.want(200, "", "POST", "/sign-in", "key=guess")
+	s.want(200, "", "GET", "/login/callback?code=guess", "")
+	require.NotEmpty(t, s.want(429, "", "POST", "/sign-in", "key=guess").Header.Get("Retry-After"))
+	s.want(429, "", "GET", "/login/callback?code=guess", "")
+	s.want(200, "", "GET", "/sign-in", "")
+}

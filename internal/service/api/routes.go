@@ -34,7 +34,7 @@ func (s *server) routes() http.Handler {
 	if s.Rest == nil {
 		s.Rest = nothing
 	}
-	mux.Handle("/", s.Rest)
+	mux.Handle("/", s.sparing(s.Rest))
 	return mux
 }
 

@@ -28,7 +28,7 @@ func Fold(inv store.Invocation, entries []store.LogEntry) Timeline {
 	f.restart()
 	for _, e := range entries {
 		f.entry(e)
-		f.last = e.At
+		f.last, f.attempt = e.At, e.Attempt
 	}
 	return f.timeline()
 }
@@ -42,6 +42,7 @@ type folding struct {
 	notes    []Note
 	cut      bool
 	last     time.Time // of the newest entry
+	attempt  int       // that it is of
 }
 
 // stepKey tells steps apart: variants that need the same work share an id, and each shows it.
@@ -78,7 +79,7 @@ func (f *folding) entry(e store.LogEntry) {
 			Reason  string
 		}
 		_ = json.Unmarshal(e.Data, &attempt)
-		f.attempts = append(f.attempts, Attempt{Number: attempt.Attempt - 1, Reason: attempt.Reason, Ended: e.At})
+		f.attempts = append(f.attempts, Attempt{Number: max(1, f.attempt), Reason: attempt.Reason, Ended: e.At})
 		f.restart()
 	}
 }

@@ -32,6 +32,7 @@ const (
 	attackTime = 20 * time.Second
 	submitRate = 500  // submissions a second
 	statusRate = 3000 // looks at a status a second
+	lookedAt   = 1000 // builds whose status is looked at, in turn
 	starts     = 40   // builds on an idle worker, one after the other
 	followers  = 1000 // of one log
 	logLines   = 300
@@ -201,11 +202,13 @@ func target(t *testing.T, method, url string, body []byte) []byte {
 
 func TestLoad(t *testing.T) {
 	s := newService(t)
-	waiting := s.submit(t, "waiting", 1)
 	count := int(attackTime/time.Second) * submitRate
 
-	look := target(t, http.MethodGet, s.url+"/status/"+waiting, nil)
-	looks := attack(t, statusRate, bytes.Repeat(look, int(attackTime/time.Second)*statusRate))
+	var looked []byte
+	for n := range lookedAt {
+		looked = append(looked, target(t, http.MethodGet, s.url+"/status/"+s.submit(t, fmt.Sprintf("waiting%d", n), 1), nil)...)
+	}
+	looks := attack(t, statusRate, bytes.Repeat(looked, int(attackTime/time.Second)*statusRate/lookedAt))
 	t.Logf("status:  %s", looks)
 	require.InDelta(t, 1, looks.Success, 0, looks.Errors)
 

@@ -72,7 +72,10 @@ func (w *Worker) build(ctx context.Context, lease *store.Lease, claimed time.Tim
 func (a *attempt) run(building, writing context.Context) ending {
 	w, inv := a.worker, a.lease.Invocation
 	document, err := w.config.Opener.Open(inv.ID, a.lease.Sealed)
-	if err == nil {
+	if err != nil {
+		// Another worker may have the identity that this one lacks, as while identities are changed.
+		err = fault.New(fault.Unavailable, "this worker cannot open the document: %w", err)
+	} else {
 		a.mask, err = maskOf(document)
 	}
 	a.journal = newJournal(a.lease, w.config.LogLimit, a.mask, w.now, func(ctx context.Context, entries []store.LogEntry) error {

@@ -18,6 +18,13 @@ import (
 // garble all.
 const minSecret = 4
 
+const (
+	// minLine is the same for one line of a secret that has several, of which some say nothing: braces, names of fields.
+	minLine = 8
+	// shownLine is where the plugin cuts the lines of a failed step's output.
+	shownLine = 4096
+)
+
 // mask takes the secrets of one document out of what its build says, as when a RUN prints the password that it was given.
 type mask struct{ values [][]byte } // the longest first: one may be in another
 
@@ -37,24 +44,53 @@ func maskOf(document []byte) (mask, error) {
 		if !ok {
 			continue
 		}
-		if u, err := url.Parse(text); err == nil && u.User != nil { // of a URL only the password is secret
-			password, _ := u.User.Password()
-			m.add(password)
+		if u, err := url.Parse(text); err == nil && u.User != nil { // a URL itself is known; what stands before its host is secret
+			if password, has := u.User.Password(); has {
+				m.add(password)
+			} else {
+				m.add(u.User.Username()) // https://TOKEN@host
+			}
 			continue
 		}
 		m.add(text)
 		m.add(strings.TrimSpace(text)) // as a shell's $(cat file) gives it
+		m.addLines(text)
 	}
 	slices.SortFunc(m.values, func(a, b []byte) int { return len(b) - len(a) })
 	return m, nil
 }
 
+// addLines adds the lines of a secret that has several, as a key in PEM: errors and displays indent them, and cut long ones.
+func (m *mask) addLines(text string) {
+	if !strings.Contains(strings.TrimSpace(text), "\n") {
+		return
+	}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); len(line) >= minLine {
+			m.add(line[:min(len(line), shownLine)])
+			m.add(line)
+		}
+	}
+}
+
+// add adds a value, and the forms that it has in URLs and in JSON.
 func (m *mask) add(value string) {
-	for _, form := range []string{value, url.QueryEscape(value)} {
+	for _, form := range []string{value, url.QueryEscape(value), inJSON(value, true), inJSON(value, false)} {
 		if len(form) >= minSecret && form != secret.Mask && !slices.ContainsFunc(m.values, func(v []byte) bool { return string(v) == form }) {
 			m.values = append(m.values, []byte(form))
 		}
 	}
+}
+
+// inJSON is how a text stands between the quotes of JSON; encoders differ in whether they spare HTML.
+func inJSON(text string, sparingHTML bool) string {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(sparingHTML)
+	if err := encoder.Encode(text); err != nil {
+		return text
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSuffix(b.String(), "\n"), `"`), `"`)
 }
 
 // at is the value under a JSON pointer, nil if there is none.

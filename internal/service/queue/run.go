@@ -26,8 +26,9 @@ const (
 	// not, as of all but one of those that come within 100 ms.
 	fetchCooldown = 20 * time.Millisecond
 	ticketPoll    = 200 * time.Millisecond
-	// rescueAfter is when River takes a job for dead. A ticket that is worked twice is harmless, so this matters to nobody.
-	rescueAfter = 24 * time.Hour
+	// rescueAfter is when River takes the delivery of a webhook for dead whose worker is gone; each has less time than that. It
+	// leaves tickets alone, which have no bound.
+	rescueAfter = 2 * time.Minute
 	// ticketsKept is how long worked tickets are kept: nobody looks at them.
 	ticketsKept = time.Hour
 	// deliveries is how many webhooks are called at once.

@@ -36,7 +36,6 @@ type Metrics struct {
 	waited       prometheus.Histogram
 	running      prometheus.Gauge
 	lost         prometheus.Counter
-	logBytes     prometheus.Counter
 	webhooks     *prometheus.CounterVec
 	reaped       *prometheus.CounterVec
 	requests     *prometheus.CounterVec
@@ -60,8 +59,7 @@ func NewMetrics(version string, queue Counter, now func() time.Time) *Metrics {
 			Help: "Time from submission to the first start.", Buckets: prometheus.ExponentialBuckets(0.01, 3, 12)}),
 		running: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "builds_running",
 			Help: "Builds that run on this worker."}),
-		lost:     counter("leases_lost_total", "Builds that this worker stopped because it could not keep its lease."),
-		logBytes: counter("log_bytes_total", "Bytes of build output stored by this worker."),
+		lost: counter("leases_lost_total", "Builds that this worker stopped because it could not keep its lease."),
 		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "webhook_deliveries_total",
 			Help: "Tries to deliver a webhook, by outcome: delivered or refused."}, []string{"outcome"}),
 		reaped: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "reaped_total",
@@ -75,7 +73,7 @@ func NewMetrics(version string, queue Counter, now func() time.Time) *Metrics {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "info", Help: "1, with the version.",
 		ConstLabels: prometheus.Labels{"version": version}})
 	info.Set(1)
-	m.registry.MustRegister(m.ended, m.phases, m.waited, m.running, m.lost, m.logBytes, m.webhooks, m.reaped, m.requests, m.requestTimes, info,
+	m.registry.MustRegister(m.ended, m.phases, m.waited, m.running, m.lost, m.webhooks, m.reaped, m.requests, m.requestTimes, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if queue != nil {
 		m.registry.MustRegister(&queueCollector{queue: queue, now: now})
@@ -90,6 +88,11 @@ func (m *Metrics) Handler() http.Handler {
 
 // ObserveHTTP counts one answer. route is the pattern, not the path, so that ids make no series of their own.
 func (m *Metrics) ObserveHTTP(method, route string, status int, took time.Duration) {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+	default:
+		method = "other" // strangers make methods up, and each would be a series for ever
+	}
 	m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Inc()
 	m.requestTimes.WithLabelValues(method, route).Observe(took.Seconds())
 }

@@ -45,13 +45,8 @@ func (b *Builds) Claimed(ctx context.Context, inv store.Invocation, waited time.
 
 // Event implements queue.Observer.
 func (b *Builds) Event(ctx context.Context, e event.Event) {
-	switch {
-	case e.Log != nil:
-		b.Metrics.logBytes.Add(float64(len(e.Log.Data)))
-	case e.Step != nil:
-		if s, ok := ctx.Value(stepsKey{}).(*steps); ok {
-			s.take(ctx, b.Tracer, e.Step)
-		}
+	if s, ok := ctx.Value(stepsKey{}).(*steps); ok && e.Step != nil {
+		s.take(ctx, b.Tracer, e.Step)
 	}
 }
 

@@ -18,6 +18,10 @@ import (
 const (
 	// aliveEvery is how often a silent stream says that it is still there: proxies cut what is silent for 30 s or a minute.
 	aliveEvery = 15 * time.Second
+	// streamFor is how long one stream goes on, as the API's: then the session is looked at again.
+	streamFor = time.Hour
+	// writeWithin bounds the wait for a browser that does not read.
+	writeWithin = 30 * time.Second
 	// redrawEvery is how often the timeline is drawn anew at most. Running steps count their seconds by themselves.
 	redrawEvery = time.Second
 	// redrawBytes is how much of a summary may be sent in that time: one of thousands of steps is drawn less often.
@@ -46,9 +50,12 @@ type stream struct {
 // events streams what happens to a build: new lines of its log, and the summary whenever it changes. The id of an event is the number of
 // the log's last entry in it, so that a page that was cut off goes on where it was.
 func (s *server) events(w http.ResponseWriter, r *http.Request, who visitor) error {
-	ctx := r.Context()
+	// Whoever follows for long shows the session again: the page connects anew by itself.
+	ctx, cancel := context.WithTimeout(r.Context(), streamFor)
+	defer cancel()
 	control := http.NewResponseController(w)
 	write := func(event string) error {
+		_ = control.SetWriteDeadline(time.Now().Add(writeWithin)) // a reader that stands still is let go
 		if _, err := w.Write([]byte(event)); err != nil {
 			return err
 		}
