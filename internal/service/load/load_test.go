@@ -247,7 +247,7 @@ func TestFollowers(t *testing.T) {
 	s := newService(t)
 	s.start(t, "worker")
 	id := s.submit(t, fmt.Sprintf("followed%d", time.Now().UnixNano()), logLines) // a step that was cached would say nothing
-	var late atomic.Int64 // nanoseconds, the worst
+	var late atomic.Int64                                                         // nanoseconds, the worst
 	var all sync.WaitGroup
 	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 0}}
 	var ended atomic.Int64
