@@ -49,15 +49,10 @@ type running struct {
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	os.Exit(testbed.WithPrograms(func(dir string) int { return run(m, dir) }, "image-builder-api", "image-builder-plugin"))
 }
 
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "clientscript-")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
+func run(m *testing.M, dir string) int {
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -67,10 +62,6 @@ func run(m *testing.M) int {
 		return fail(err)
 	}
 	script = filepath.Join(root, "scripts", "client.py")
-	build := exec.Command("go", "build", "-o", dir+"/", "imagebuilder/cmd/image-builder-api", "imagebuilder/cmd/image-builder-plugin")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fail(fmt.Errorf("go build: %w\n%s", err, out))
-	}
 	address, release, err := testbed.StartEngine(context.Background())
 	if err != nil {
 		return fail(err)

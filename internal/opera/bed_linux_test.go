@@ -30,21 +30,13 @@ import (
 var bin, engine string
 
 func TestMain(m *testing.M) {
-	os.Exit(runTests(m))
+	os.Exit(testbed.WithPrograms(func(folder string) int {
+		bin = folder
+		return runTests(m)
+	}, "image-builder", "image-builder-plugin"))
 }
 
 func runTests(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "opera-bin-")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	bin = dir
-	build := exec.Command("go", "build", "-o", bin+"/", "imagebuilder/cmd/image-builder", "imagebuilder/cmd/image-builder-plugin")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		return 1
-	}
 	address, release, err := testbed.StartEngine(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -19,7 +19,6 @@ import (
 	"imagebuilder/internal/service/auth"
 	"imagebuilder/internal/service/builds"
 	"imagebuilder/internal/service/follow"
-	"imagebuilder/internal/service/telemetry"
 	"imagebuilder/internal/service/web"
 )
 
@@ -87,7 +86,7 @@ func (p *process) handler(ctx context.Context, checks []api.Check) (http.Handler
 		mux.Handle("/", rest)
 		return mux, hub, nil
 	}
-	mux.Handle("/", otelhttp.NewHandler(traced(rest), "http", otelhttp.WithTracerProvider(p.tracing.Provider),
+	mux.Handle("/", otelhttp.NewHandler(rest, "http", otelhttp.WithTracerProvider(p.tracing.Provider),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + routeOf(r.URL.Path) }),
 		otelhttp.WithPropagators(propagation.TraceContext{})))
 	return mux, hub, nil
@@ -103,17 +102,6 @@ func routeOf(path string) string {
 		return "/" + parts[0]
 	}
 	return "/" // strangers make paths up
-}
-
-// traced tells what is below whose child it is: what it submits belongs to the request's trace.
-func traced(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Header.Del("Traceparent") // a malformed one
-		if parent := telemetry.TraceParent(r.Context()); parent != "" {
-			r.Header.Set("Traceparent", parent)
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // bodiesWithin bounds the time that a request's body takes to arrive. The server's own bound on reading would end streams too.

@@ -58,14 +58,6 @@ func (t *Tracing) Close() error {
 // Tracer makes the service's own spans.
 func (t *Tracing) Tracer() trace.Tracer { return t.Provider.Tracer(tracerName) }
 
-// TraceParent is the context's span as W3C Trace Context writes it, and "" where there is none. It goes with an invocation into
-// the queue.
-func TraceParent(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier["traceparent"]
-}
-
 // withTraceParent makes the spans of ctx children of it.
 func withTraceParent(ctx context.Context, parent string) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent})
