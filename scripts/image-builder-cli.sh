@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # image-builder-cli.sh INPUT [FLAG…] does what `image-builder build INPUT [FLAG…]` does, in a container, on a machine with
-# nothing but Docker, or Podman as root. INPUT is a build_params document, or - for standard input. docs/container-image.md has the whole story.
+# nothing but Docker, or Podman as root. INPUT is a build_params document, or - for standard input. docs/container-images.md has the whole story.
 #
 #   --docker-socket          build with the machine's Docker Engine, by its socket. Who has the socket is root on the machine, so
 #                            it is not given to the container otherwise: BuildKit then runs in the container, without any rights
 #
-#   IMAGE_BUILDER_IMAGE      image to run; default image-builder:latest, which `make image` makes
+#   IMAGE_BUILDER_IMAGE      image to run; default image-builder:latest, which `make images` makes
 #   IMAGE_BUILDER_NETWORK    network of the container, as host; default that of the engine
 #   IMAGE_BUILDER_VOLUME     volume that keeps the build cache for the next time; default none. One build at a time
 #   IMAGE_BUILDER_DOCKER     docker or podman (as root); default the first that is there
@@ -54,7 +54,7 @@ find_image() {
   fi
   # The default is a name that somebody else may have given to an image of theirs on a registry.
   if [ "$image" = "$default_image" ]; then
-    fail "there is no image $image" "make it with 'make image' and load it with '$docker load', or name one with IMAGE_BUILDER_IMAGE"
+    fail "there is no image $image" "make it with 'make images' and load it with '$docker load', or name one with IMAGE_BUILDER_IMAGE"
   fi
   "$docker" pull "$image" >&2 || fail "there is no image $image"
 }

@@ -11,9 +11,9 @@ cd "$(dirname "$0")"
 
 [ -f .env ] || cp env.example .env
 image=${IMAGE_BUILDER_IMAGE:-$(sed -n 's/^IMAGE_BUILDER_IMAGE=//p' .env)}
-image=${image:-image-builder:latest}
+image=${image:-image-builder-api:latest}
 
-api() { docker run --rm --network none --cap-drop ALL --entrypoint image-builder-api "$image" "$@"; }
+api() { docker run --rm --network none --cap-drop ALL "$image" "$@"; }
 
 # keep FILE moves what was written beside it to its place.
 keep() {

@@ -36,6 +36,6 @@ not answer (try again).`,
   image-builder-api serve --role api --seal-to age1…
   image-builder-api serve --role worker --identities identities.txt`,
 	}
-	root.AddCommand(a.serveCommand(), a.migrateCommand(), a.keygenCommand(), a.keyCommand(), a.versionCommand())
+	root.AddCommand(a.serveCommand(), a.migrateCommand(), a.keygenCommand(), a.keyCommand(), a.healthCommand(), a.versionCommand())
 	return root
 }

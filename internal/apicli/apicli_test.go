@@ -40,7 +40,7 @@ func run(t *testing.T, environment map[string]string, args ...string) ran {
 // TestHelp holds every verb to say what it does, with an example that begins with its own name.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, verb := range []string{"", "serve", "migrate", "migrate up", "migrate down", "migrate status", "keygen", "key", "key new", "version"} {
+	for _, verb := range []string{"", "serve", "migrate", "migrate up", "migrate down", "migrate status", "keygen", "key", "key new", "health", "version"} {
 		r := run(t, nil, append(strings.Fields(verb), "--help")...)
 		require.Equal(t, fault.ExitOK, r.code, verb)
 		require.Contains(t, r.stdout, "Examples:\n", verb)

@@ -14,11 +14,11 @@ import (
 )
 
 // save writes one archive for each platform: docker load takes no more than one from an archive, before version 25 at least.
-func save(ctx context.Context, o options) error {
+func save(ctx context.Context, o options, image string) error {
 	if err := os.MkdirAll(o.archives, 0o755); err != nil {
 		return err
 	}
-	from, err := name.ParseReference(o.registry + "/" + o.image + ":" + tagOf(o.version))
+	from, err := name.ParseReference(o.registry + "/" + o.prefix + image + ":" + tagOf(o.version))
 	if err != nil {
 		return err
 	}
@@ -27,33 +27,32 @@ func save(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		image, err := remote.Image(from, remote.WithContext(ctx), remote.WithPlatform(*parsed))
+		built, err := remote.Image(from, remote.WithContext(ctx), remote.WithPlatform(*parsed))
 		if err != nil {
 			return fmt.Errorf("read %s for %s: %w", from, platform, err)
 		}
-		path := filepath.Join(o.archives, "image-builder-"+parsed.Architecture+".tar")
-		if err := writeArchive(path, o, image); err != nil {
+		path := filepath.Join(o.archives, image+"-"+parsed.Architecture+".tar")
+		if err := writeArchive(path, []string{o.prefix + image + ":" + tagOf(o.version), o.prefix + image + ":latest"}, built); err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 		info, err := os.Stat(path)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("docker load -i %s   # %s:%s for %s, %d MB\n", path, o.image, tagOf(o.version), platform, info.Size()/1e6)
+		fmt.Printf("docker load -i %s   # %s:%s for %s, %d MB\n", path, o.prefix+image, tagOf(o.version), platform, info.Size()/1e6)
 	}
 	return nil
 }
 
-// writeArchive writes the archive to its place in one step. The image has the name without the registry that it came from, with
-// its version and as latest.
-func writeArchive(path string, o options, image v1.Image) error {
+// writeArchive writes the archive to its place in one step. The image has names without the registry that it came from.
+func writeArchive(path string, names []string, image v1.Image) error {
 	images := map[name.Tag]v1.Image{}
-	for _, tag := range []string{tagOf(o.version), "latest"} {
-		ref, err := name.NewTag(o.image + ":" + tag)
+	for _, text := range names {
+		tag, err := name.NewTag(text)
 		if err != nil {
 			return err
 		}
-		images[ref] = image
+		images[tag] = image
 	}
 	fresh := path + ".new"
 	if err := tarball.MultiWriteToFile(fresh, images); err != nil {

@@ -1,5 +1,5 @@
-// Command ownimage is what make image runs: it has image-builder build the container image of image-builder, from what
-// scripts/image.sh has gathered. The image goes to a registry that is named; otherwise to one of its own, and from there into
+// Command ownimage is what make images runs: it has image-builder build container images of image-builder, from what
+// scripts/images.sh has gathered. They go to a registry that is named; otherwise to one of its own, and from there into
 // archives that docker load takes.
 package main
 
@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"imagebuilder/internal/engine/managed"
 	"imagebuilder/internal/testbed"
@@ -22,9 +23,8 @@ import (
 
 // Where things are in the working tree.
 const (
-	plugin     = "bin/image-builder-plugin"
-	document   = "schemas/examples/own-image/build_params.yaml"
-	dockerfile = "schemas/examples/own-image/Dockerfile"
+	plugin   = "bin/image-builder-plugin"
+	examples = "schemas/examples/own-images"
 	// stateDir is that of make run, so that the engine's cache is there once.
 	stateDir = ".work/run"
 )
@@ -33,10 +33,11 @@ const (
 type options struct {
 	builder   string // executable
 	context   string
-	registry  string // host that the image is pushed to; "" keeps it here
-	image     string // repository
+	registry  string   // host that the image is pushed to; "" keeps it here
+	images    []string // names, as those of the folders of examples
+	prefix    string   // of the images' repositories, as tools/
 	version   string
-	epoch     int64 // seconds: the time of everything that is new in the image
+	epoch     int64 // seconds: the time of everything that is new in the images
 	base      string
 	platforms string
 	archives  string   // folder
@@ -48,16 +49,17 @@ func main() {
 	defer stop()
 	var o options
 	flag.StringVar(&o.builder, "builder", "bin/image-builder", "`EXECUTABLE` that builds")
-	flag.StringVar(&o.context, "context", ".work/image/context", "`FOLDER` that scripts/image.sh has filled")
+	images := flag.String("images", "image-builder,image-builder-api,image-builder-postgres,image-builder-registry", "`NAMES` of the images to build")
+	flag.StringVar(&o.context, "context", ".work/images/context", "`FOLDER` that scripts/images.sh has filled")
 	flag.StringVar(&o.registry, "registry", "", "`HOST` of the registry to push to; by default one that is started, and ends again")
-	flag.StringVar(&o.image, "image", "image-builder", "the image's repository in the registry")
-	flag.StringVar(&o.version, "version", "dev", "version, which is the image's tag and a label")
+	flag.StringVar(&o.prefix, "prefix", "", "what the images' repositories begin with, as tools/")
+	flag.StringVar(&o.version, "version", "dev", "version, which is the images' tag and a label")
 	flag.Int64Var(&o.epoch, "epoch", 0, "time of the version, in `SECONDS` since 1970")
 	flag.StringVar(&o.base, "base", "", "image from a registry to build on; by default nothing")
 	flag.StringVar(&o.platforms, "platforms", "linux/amd64,linux/arm64", "for which to build")
-	flag.StringVar(&o.archives, "archives", ".work/image", "`FOLDER` for archives that docker load takes, where no registry is named")
+	flag.StringVar(&o.archives, "archives", ".work/images", "`FOLDER` for archives that docker load takes, where no registry is named")
 	flag.Parse()
-	o.flags = flag.Args()
+	o.flags, o.images = flag.Args(), strings.Split(*images, ",")
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "ownimage:", err)
 		stop()
@@ -85,19 +87,28 @@ func run(ctx context.Context, o options) (err error) {
 		o.flags = []string{"--engine", "managed", "--state-dir", stateDir, "--cache-dir", stateDir + "-cache"}
 		defer func() { err = errors.Join(err, stopEngine()) }()
 	}
-	if err := build(ctx, o); err != nil || !own {
-		return err
+	for _, image := range o.images {
+		if err := build(ctx, o, image); err != nil {
+			return fmt.Errorf("%s: %w", image, err)
+		}
+		if !own {
+			continue
+		}
+		if err := save(ctx, o, image); err != nil {
+			return err
+		}
 	}
-	return save(ctx, o)
+	return nil
 }
 
 // build runs the command line as a user would.
-func build(ctx context.Context, o options) error {
+func build(ctx context.Context, o options, image string) error {
+	folder := filepath.Join(examples, image)
 	sets := []string{
-		"source.dockerfile.url=file://" + absolute(dockerfile),
+		"source.dockerfile.url=file://" + absolute(filepath.Join(folder, "Dockerfile")),
 		"source.build_context.path=" + absolute(o.context),
 		"target.registry.url=" + o.registry,
-		"target.images[0].image=" + o.image,
+		"target.images[0].image=" + o.prefix + image,
 		"target.images[0].tag=" + tagOf(o.version),
 		`target.images[0].platforms=["` + strings.ReplaceAll(o.platforms, ",", `","`) + `"]`,
 		`target.images[0].labels.org\.opencontainers\.image\.version=` + o.version,
@@ -106,7 +117,11 @@ func build(ctx context.Context, o options) error {
 	if o.base != "" {
 		sets = append(sets, "options.build_args.BASE="+o.base)
 	}
-	args := []string{"build", document, "--output", "table"}
+	if o.epoch > 0 {
+		created := time.Unix(o.epoch, 0).UTC().Format(time.RFC3339)
+		sets = append(sets, `target.images[0].labels.org\.opencontainers\.image\.created=`+created)
+	}
+	args := []string{"build", filepath.Join(folder, "build_params.yaml"), "--output", "table"}
 	for _, set := range sets {
 		args = append(args, "--set", set)
 	}

@@ -43,8 +43,8 @@ func NewAuthority() (*Authority, error) {
 	return a, nil
 }
 
-// Issue makes a certificate with its key, both PEM: for 127.0.0.1 and localhost as a server, and for a client of that name.
-func (a *Authority) Issue(name string) (cert, key []byte, err error) {
+// Issue makes a certificate with its key, both PEM: for 127.0.0.1, localhost and more addresses as a server, and for a client of that name.
+func (a *Authority) Issue(name string, also ...net.IP) (cert, key []byte, err error) {
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a key: %w", err)
@@ -54,7 +54,7 @@ func (a *Authority) Issue(name string) (cert, key []byte, err error) {
 		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: name},
 		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:    []string{"localhost"}, IPAddresses: append([]net.IP{net.IPv4(127, 0, 0, 1)}, also...),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, own.Public(), a.key)
 	if err != nil {

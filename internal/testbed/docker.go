@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -48,6 +50,9 @@ func DockerKinds() []DockerKind {
 // Legacy tells whether the Engine has the old image store.
 func (k DockerKind) Legacy() bool { return k.containerd == nil || !*k.containerd }
 
+// publishes tells whether ports of containers can be published: without a packet filter that takes a program, which is Debian's.
+func (k DockerKind) publishes() bool { return strings.HasPrefix(k.dockerd, "debian/") }
+
 // DockerTCP has an Engine listen on a loopback port besides its socket.
 type DockerTCP struct {
 	CA, Cert, Key string // PEM files: who vouches for clients, and its own certificate; all empty is without TLS
@@ -60,10 +65,13 @@ type Docker struct {
 	// Debian is the folder that Debian's docker.io and openssh-server are unpacked in.
 	Debian string
 
-	dir    string
-	bridge string
-	cmd    *exec.Cmd
-	done   chan struct{} // closed when it has ended
+	dir     string
+	bridge  string
+	program string
+	kind    DockerKind
+	listen  []DockerTCP
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when it has ended
 }
 
 // StartDocker starts an Engine that has nothing in common with any other on this machine: socket, data and settings are in a
@@ -85,38 +93,102 @@ func StartDocker(ctx context.Context, kind DockerKind, listen ...DockerTCP) (*Do
 	}
 	d := &Docker{
 		Host: "unix://" + filepath.Join(dir, "docker.sock"), Debian: filepath.Join(engines, "debian"),
-		dir: dir, done: make(chan struct{}),
+		dir: dir, program: program, kind: kind, listen: listen,
 	}
 	if d.bridge, err = layBridge(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start Docker Engine %s: %w", kind.Name, err), os.RemoveAll(dir))
 	}
-	if err := d.start(program, kind, listen); err != nil {
+	if err := d.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start Docker Engine %s: %w", kind.Name, err), removeBridge(d.bridge), os.RemoveAll(dir))
 	}
-	if err := d.wait(ctx); err != nil {
-		said, _ := os.ReadFile(filepath.Join(dir, "log"))
-		return nil, errors.Join(fmt.Errorf("start Docker Engine %s: %w\n%s", kind.Name, err, lastLines(said)), d.Close())
+	if err := d.answers(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
-func (d *Docker) start(program string, kind DockerKind, listen []DockerTCP) error {
+// Restart starts an Engine again that Kill has ended, with all that it had.
+func (d *Docker) Restart(ctx context.Context) error {
+	if err := d.start(); err != nil {
+		return fmt.Errorf("start Docker Engine %s again: %w", d.kind.Name, err)
+	}
+	return d.answers(ctx)
+}
+
+// Kill ends the Engine and everything in its containers at once, as when a machine loses its power: what it has in memory only is gone.
+func (d *Docker) Kill() error {
+	own := func(argv []string) bool { // the Engine, its containerd, and what holds its containers
+		return slices.ContainsFunc(argv, func(argument string) bool { return strings.HasPrefix(argument, d.dir+"/") })
+	}
+	for range 2 { // the second time, for what was just being started
+		for _, process := range descendants(own) {
+			_ = syscall.Kill(process, syscall.SIGKILL) // it may have ended
+		}
+	}
+	<-d.done
+	return errors.Join(d.unmount(), os.RemoveAll(filepath.Join(d.dir, "exec")), os.RemoveAll(filepath.Join(d.dir, "pid")))
+}
+
+// unmount takes away what is mounted in the Engine's folder.
+func (d *Docker) unmount() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(mounts), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		if fields := strings.Fields(lines[i]); len(fields) > 1 && strings.HasPrefix(fields[1], d.dir+"/") {
+			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
+		}
+	}
+	return nil
+}
+
+// descendants are the processes of these command lines, and those that they started.
+func descendants(matches func(argv []string) bool) []int {
+	children, found := map[int][]int{}, []int{}
+	paths, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is right
+	for _, path := range paths {
+		process, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		stat, _ := os.ReadFile(path) // it may have ended
+		_, after, _ := strings.Cut(string(stat), ") ")
+		if fields := strings.Fields(after); len(fields) > 1 {
+			parent, _ := strconv.Atoi(fields[1])
+			children[parent] = append(children[parent], process)
+		}
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+		if matches(strings.Split(string(line), "\x00")) && process != os.Getpid() {
+			found = append(found, process)
+		}
+	}
+	for i := 0; i < len(found); i++ {
+		for _, child := range children[found[i]] {
+			if !slices.Contains(found, child) {
+				found = append(found, child)
+			}
+		}
+	}
+	return found
+}
+
+func (d *Docker) start() (err error) {
+	d.done = make(chan struct{})
 	settings := "{}"
-	if kind.containerd != nil {
+	if kind := d.kind; kind.containerd != nil {
 		settings = fmt.Sprintf(`{"features":{"containerd-snapshotter":%t}}`, *kind.containerd)
 	}
 	if err := os.WriteFile(filepath.Join(d.dir, "daemon.json"), []byte(settings), 0o600); err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(d.dir, "log"))
+	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	d.cmd = exec.Command(program, "--config-file", filepath.Join(d.dir, "daemon.json"),
+	d.cmd = exec.Command(d.program, "--config-file", filepath.Join(d.dir, "daemon.json"),
 		"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"),
-		"--host", d.Host, "--bridge", d.bridge, "--iptables=false", "--ip6tables=false", "--userland-proxy=false")
-	for _, tcp := range listen {
+		"--host", d.Host, "--bridge", d.bridge, "--iptables=false", "--ip6tables=false", fmt.Sprintf("--userland-proxy=%t", d.kind.publishes()))
+	for _, tcp := range d.listen {
 		if d.TCP, err = freeAddress(); err != nil {
 			return err
 		}
@@ -127,7 +199,7 @@ func (d *Docker) start(program string, kind DockerKind, listen []DockerTCP) erro
 			d.cmd.Args = append(d.cmd.Args, "--tlsverify", "--tlscacert", tcp.CA, "--tlscert", tcp.Cert, "--tlskey", tcp.Key)
 		}
 	}
-	d.cmd.Env = append(os.Environ(), "PATH="+d.Bin()+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", d.Libraries())
+	d.cmd.Env = append(os.Environ(), "PATH="+d.Bin()+":"+filepath.Join(d.Debian, "usr", "sbin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", d.Libraries())
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,            // a terminal's ^C goes to the test, which stops it in good order
@@ -153,6 +225,15 @@ func (d *Docker) Bin() string { return filepath.Join(d.Debian, "usr", "bin") }
 func (d *Docker) Libraries() string {
 	const triplet = "x86_64-linux-gnu"
 	return "LD_LIBRARY_PATH=" + filepath.Join(d.Debian, "lib", triplet) + ":" + filepath.Join(d.Debian, "usr", "lib", triplet)
+}
+
+// answers awaits the Engine's first answer. An error has the end of its log.
+func (d *Docker) answers(ctx context.Context) error {
+	if err := d.wait(ctx); err != nil {
+		said, _ := os.ReadFile(filepath.Join(d.dir, "log"))
+		return fmt.Errorf("start Docker Engine %s: %w\n%s", d.kind.Name, err, lastLines(said))
+	}
+	return nil
 }
 
 // wait polls until the Engine answers.
@@ -183,8 +264,18 @@ func (d *Docker) wait(ctx context.Context) error {
 	}
 }
 
+// sweep removes all containers and networks: the bridge of a network would outlive the Engine, and lead its addresses astray.
+func (d *Docker) sweep() {
+	for _, command := range []string{"docker ps --all --quiet | xargs -r docker rm --force", "docker network prune --force"} {
+		cmd := exec.Command("sh", "-c", command)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST="+d.Host, "PATH="+d.Bin()+":"+os.Getenv("PATH"))
+		_ = cmd.Run() // it may have ended
+	}
+}
+
 // Close stops the Engine and removes its folder.
 func (d *Docker) Close() error {
+	d.sweep()
 	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-d.done:
@@ -193,17 +284,8 @@ func (d *Docker) Close() error {
 		<-d.done
 	}
 	// 20.10 leaves a network namespace mounted, and every Engine its mounts when it was killed.
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	lines := strings.Split(string(mounts), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		if fields := strings.Fields(lines[i]); len(fields) > 1 && strings.HasPrefix(fields[1], d.dir+"/") {
-			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
-		}
-	}
-	return errors.Join(removeBridge(d.bridge), os.RemoveAll(d.dir))
+	err := d.unmount()
+	return errors.Join(err, removeBridge(d.bridge), os.RemoveAll(d.dir))
 }
 
 // lastLines is the end of a log.

@@ -34,10 +34,11 @@ import (
 	"imagebuilder/internal/testbed"
 )
 
-// What the tests share: an Engine with the image in it.
+// What the tests share: an Engine with the images in it.
 var (
-	root   string // of the working tree
-	engine *testbed.Docker
+	root      string // of the working tree
+	engine    *testbed.Docker
+	ownImages = []string{"image-builder", "image-builder-api", "image-builder-postgres", "image-builder-registry"}
 )
 
 func TestMain(m *testing.M) {
@@ -61,20 +62,8 @@ func setUp(ctx context.Context) (err error) {
 	if root, err = testbed.RepoRoot(); err != nil {
 		return err
 	}
-	archives, err := os.MkdirTemp("", "wrapper-")
+	archives, err := testbed.OwnImages(ctx, ownImages...)
 	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(archives)) }()
-	if err := command(ctx, "scripts/image.sh", ".work/image/context", runtime.GOARCH); err != nil {
-		return err
-	}
-	address, release, err := testbed.StartEngine(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := makeImage(ctx, address, "-archives", archives); err != nil {
 		return err
 	}
 	if engine, err = testbed.StartDocker(ctx, testbed.DockerKinds()[0]); err != nil {
@@ -87,16 +76,12 @@ func setUp(ctx context.Context) (err error) {
 	if err := command(ctx, dockerProgram(), "--host", engine.Host, "network", "create", "--subnet", subnet, network); err != nil {
 		return err
 	}
-	return command(ctx, dockerProgram(), "--host", engine.Host, "load", "--input", filepath.Join(archives, "image-builder-"+runtime.GOARCH+".tar"))
-}
-
-// makeImage makes the image as make image does, for this machine alone and by the engine at an address.
-func makeImage(ctx context.Context, address string, flags ...string) error {
-	args := append([]string{"run", "./internal/ownimage", "-builder", ".work/image/context/bin/" + runtime.GOARCH + "/image-builder",
-		"-platforms", "linux/" + runtime.GOARCH, "-epoch", "1790000000", "-version", "test"}, flags...)
-	// What takes most of the time is left out: to compress well, and then once more with other times.
-	return command(ctx, "go", append(args, "--", "--engine", "buildkit", "--buildkit-host", address,
-		"--set", "options.compression_level=1", "--set", "options.source_date_epoch=")...)
+	for _, name := range ownImages {
+		if err := command(ctx, dockerProgram(), "--host", engine.Host, "load", "--input", testbed.OwnImageArchive(archives, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func command(ctx context.Context, name string, args ...string) error {

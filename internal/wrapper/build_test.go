@@ -172,7 +172,7 @@ func TestEngineIsMissing(t *testing.T) {
 	for name, test := range map[string]struct{ variable, said string }{
 		"no engine":        {"DOCKER_HOST=unix:///nowhere.sock", "docker does not answer"},
 		"no image":         {"IMAGE_BUILDER_IMAGE=" + gateway + ":1/image-builder:1", "there is no image"},
-		"no default image": {"IMAGE_BUILDER_IMAGE=", "make image"},
+		"no default image": {"IMAGE_BUILDER_IMAGE=", "make images"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -246,26 +246,6 @@ func TestVolume(t *testing.T) {
 	p.requireNothingLeft(t)
 }
 
-// TestImage is about the image itself.
-func TestImage(t *testing.T) {
-	t.Parallel()
-	var inspected []struct {
-		Architecture string
-		Config       struct {
-			User   string
-			Labels map[string]string
-		}
-	}
-	require.NoError(t, json.Unmarshal([]byte(docker(t, "image", "inspect", "image-builder:test")), &inspected))
-	require.Equal(t, runtime.GOARCH, inspected[0].Architecture)
-	require.Equal(t, "1000:1000", inspected[0].Config.User)
-	require.Equal(t, "image-builder", inspected[0].Config.Labels["org.opencontainers.image.title"])
-	require.Equal(t, "test", inspected[0].Config.Labels["org.opencontainers.image.version"])
-	said := docker(t, "run", "--rm", "--network", "none", "image-builder:test", "version", "--output", "json")
-	require.Contains(t, said, "/usr/local/bin/image-builder-plugin")
-	require.Equal(t, "", docker(t, "run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", "image-builder:test", "-c", "cd /etc; for f in machine-id hostname.* resolv.conf.*; do [ ! -e $f ] || echo $f; done"))
-}
-
 // TestBase makes the image on one from a registry, as IMAGE_BASE does: one with /usr merged, as Debian's.
 func TestBase(t *testing.T) {
 	t.Parallel()
@@ -288,15 +268,17 @@ func TestBase(t *testing.T) {
 	require.NoError(t, remote.Write(from, base))
 
 	// Little of the image is enough to see where it stands.
-	little := t.TempDir()
-	for _, part := range []string{"tools/" + runtime.GOARCH, "root/" + runtime.GOARCH + "/usr/bin", "bin/" + runtime.GOARCH} {
+	little, whole := t.TempDir(), filepath.Join(root, ".work/images-test/context")
+	arch := runtime.GOARCH
+	for _, part := range []string{"root/builder/" + arch + "/usr/bin", "bin/" + arch} {
 		require.NoError(t, os.MkdirAll(filepath.Join(little, part), 0o755))
 	}
-	require.NoError(t, os.CopyFS(filepath.Join(little, "tools", runtime.GOARCH), os.DirFS(filepath.Join(root, ".work/image/context/tools", runtime.GOARCH))))
-	for _, program := range []string{"newuidmap", "newgidmap"} {
-		require.NoError(t, os.WriteFile(filepath.Join(little, "root", runtime.GOARCH, "usr/bin", program), []byte("#!/bin/sh\n"), 0o755))
+	require.NoError(t, os.CopyFS(filepath.Join(little, "tools", arch), os.DirFS(filepath.Join(whole, "tools", arch))))
+	for _, program := range []string{"root/builder/" + arch + "/usr/bin/newuidmap", "root/builder/" + arch + "/usr/bin/newgidmap",
+		"bin/" + arch + "/buildkitd", "bin/" + arch + "/rootlesskit", "bin/" + arch + "/image-builder-plugin", "bin/" + arch + "/image-builder"} {
+		require.NoError(t, os.WriteFile(filepath.Join(little, program), []byte("#!/bin/sh\n"), 0o755))
 	}
-	require.NoError(t, makeImage(t.Context(), testbed.NewEngine(t), "-context", little, "-registry", registry.Host, "-image", "tools/image-builder", "-base", from.Name()))
+	require.NoError(t, testbed.MakeOwnImages(t.Context(), []string{"image-builder"}, "-context", little, "-registry", registry.Host, "-prefix", "tools/", "-base", from.Name()))
 	to, err := name.NewTag(registry.Host + "/tools/image-builder:test")
 	require.NoError(t, err)
 	image, err := remote.Image(to)

@@ -34,7 +34,7 @@ type composition struct {
 }
 
 // startBlueprint starts the blueprint as its README says, with more files than docker-compose.yml.
-func startBlueprint(t *testing.T, project, postgres string, s *site, files ...string) *composition {
+func startBlueprint(t *testing.T, project string, s *site, files ...string) *composition {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "docker-compose")
 	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join(root, "blueprints/docker-compose"))))
@@ -44,7 +44,7 @@ func startBlueprint(t *testing.T, project, postgres string, s *site, files ...st
 	c := &composition{dir: dir, env: []string{
 		"PATH=" + filepath.Dir(dockerProgram()) + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + t.TempDir(), "DOCKER_HOST=" + engine.Host,
 		"COMPOSE_PROJECT_NAME=" + project, "COMPOSE_FILE=" + strings.Join(append([]string{"docker-compose.yml", "networks.yml"}, files...), ":"),
-		"IMAGE_BUILDER_IMAGE=image-builder:test", "POSTGRES_IMAGE=" + postgres, "IMAGE_BUILDER_PORT=0",
+		"IMAGE_BUILDER_PORT=0",
 		"IMAGE_BUILDER_ALLOW_EGRESS=" + subnet, "IMAGE_BUILDER_PLAIN_REGISTRIES=" + registry,
 	}}
 	c.run = func(t *testing.T, args ...string) string {
@@ -79,6 +79,14 @@ func startBlueprint(t *testing.T, project, postgres string, s *site, files ...st
 		_ = answer.Body.Close()
 		return answer.StatusCode == http.StatusOK
 	})
+	eventually(t, "all are healthy", func() bool {
+		for _, id := range strings.Fields(c.run(t, "ps", "--quiet")) {
+			if strings.TrimSpace(docker(t, "inspect", "--format", "{{.State.Health.Status}}", id)) != "healthy" {
+				return false
+			}
+		}
+		return true
+	})
 	return c
 }
 
@@ -95,11 +103,10 @@ func (c *composition) client(t *testing.T, args ...string) (code int, stdout, st
 // TestCompose starts the service by Docker Compose and has it build, with BuildKit in the workers and with one for all of them.
 func TestCompose(t *testing.T) {
 	t.Parallel()
-	postgres := postgresImage(t)
 	for project, files := range map[string][]string{"workers": nil, "buildkit": {"buildkit.yml"}} {
 		t.Run(project, func(t *testing.T) { // one after the other: the network of the database has one address
 			s := newSite(t)
-			c := startBlueprint(t, "compose-"+project, postgres, s, files...)
+			c := startBlueprint(t, "compose-"+project, s, files...)
 			p := newPerson(t, 0)
 			source := s.repository(t, "FROM busybox\nRUN echo \"$(id -u)\" >/made && echo it is made\n")
 			source["git_repo"].(map[string]any)["password"] = gitPassword
