@@ -40,7 +40,7 @@ wrong, 3 cancelled, 4 denied, 75 something did not answer (try again).`,
 	}
 	root.AddCommand(
 		a.buildCommand(), a.planCommand(), a.validateCommand(), a.convertCommand(),
-		a.exampleCommand(), a.cacheCommand(), a.doctorCommand(), a.deployCommand(), a.outputsCommand(), a.undeployCommand(), a.infoCommand(), a.lifecycleCommand(), a.needsCommand(), a.versionCommand(),
+		a.exampleCommand(), a.cacheCommand(), a.doctorCommand(), a.deployCommand(), a.outputsCommand(), a.undeployCommand(), a.infoCommand(), a.lifecycleCommand(), a.performCommand(), a.needsCommand(), a.versionCommand(),
 	)
 	return root
 }

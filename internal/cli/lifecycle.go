@@ -25,6 +25,7 @@ type lifecycleOptions struct {
 	operation string
 	progress  progress.Mode
 	settings  command.SettingsFlags
+	remote    remoteOptions
 }
 
 // lifecycleRequest is what an orchestrator writes to standard input.
@@ -60,6 +61,8 @@ What is null, "", {} or [] counts as absent. Standard output is one JSON documen
 delete removes tags, no images, and of these only tags that name an image that this node has pushed. A tag that is gone,
 or that somebody else has moved, is a note and no error.
 
+With --on, the operation is carried out on another machine: see docs/tosca.md.
+
 Standard error has nothing but the error, if there is one. Progress goes to the terminal of opera, if that is what runs us, and
 to FOLDER/.image-builder/logs/NODE.OPERATION.log.`,
 		Example: `  image-builder lifecycle create < request.json
@@ -79,11 +82,16 @@ to FOLDER/.image-builder/logs/NODE.OPERATION.log.`,
 		"whether progress is shown: none, or as plain lines; the log file has it anyway")
 	command.Environment(cmd.Flags(), "progress", "IMAGE_BUILDER_PROGRESS")
 	o.settings.Add(cmd)
+	o.remote.add(cmd.Flags())
 	return cmd
 }
 
 func (a *app) runLifecycle(ctx context.Context, o *lifecycleOptions) error {
 	op, err := a.readOperation(ctx, o)
+	if err != nil {
+		return err
+	}
+	server, err := a.server(&op, o)
 	if err != nil {
 		return err
 	}
@@ -94,7 +102,12 @@ func (a *app) runLifecycle(ctx context.Context, o *lifecycleOptions) error {
 	watching := a.watchers(op, o.progress)
 	defer watching.close()
 	journal := openJournal(op, watching.all...)
-	raw, err := a.operate(ctx, o, request, journal)
+	var raw json.RawMessage
+	if server != nil {
+		raw, err = operateOn(ctx, server, request, journal)
+	} else {
+		raw, err = a.operate(ctx, o, request, journal)
+	}
 	journal.close(err)
 	if err != nil {
 		return err

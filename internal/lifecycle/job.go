@@ -70,7 +70,9 @@ type variant struct {
 }
 
 func newJob(doc *buildparams.Document, settings result.Settings, workDir string, emit event.Sink, now func() time.Time) (*job, error) {
-	secrets, err := buildparams.Resolve(doc, secret.Host(workDir))
+	references := secret.Host(workDir)
+	references.Given = settings.References
+	secrets, err := buildparams.Resolve(doc, references)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,10 @@
 // that go with a request. It is data only, so that a host can read answers without the code that makes them.
 package result
 
-import "imagebuilder/internal/fault"
+import (
+	"imagebuilder/internal/fault"
+	"imagebuilder/internal/secret"
+)
 
 // Result is what create returns: schemas/result.schema.json describes it for its readers.
 type Result struct {
@@ -92,6 +95,10 @@ type Settings struct {
 
 	Owner      string `json:"owner,omitempty"`       // whose images these are: a label of each that is built, compared before a tag is removed; "" is nobody's
 	WorkFolder string `json:"work_folder,omitempty"` // where the build's temporary files go, made if it is missing; "" is the system's folder for them
+
+	// References, unless it is nil, has what every env: and file: of the document stands for: those of the machine that the request
+	// comes from. Nothing is looked up on this one.
+	References secret.Table `json:"references,omitzero"`
 
 	// LeaseFile, if set, holds the time until which the caller owns the request: Unix milliseconds as text, replaced whole at each
 	// renewal. Once that time has passed, or when the file cannot be read, nothing is pushed and no tag moves any more.

@@ -62,12 +62,24 @@ func (v Value) Reference() string {
 	return ""
 }
 
+// Table has references and what they stand for, looked up beforehand for a process on another machine. A literal in a document
+// stays one, whatever it begins with. It prints as the mask; its JSON is in clear, for that process alone.
+type Table map[string]string
+
+// Format writes the mask whatever the verb is.
+func (t Table) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, Mask) }
+
+// LogValue is the mask, for log/slog.
+func (t Table) LogValue() slog.Value { return slog.StringValue(Mask) }
+
 // Resolver looks references up. Its fields are injected, so that a service can refuse
 // references of strangers by giving neither.
 type Resolver struct {
 	LookupEnv func(name string) (string, bool) // nil: env: references are refused
 	Dir       string                           // what a relative file: path is relative to
 	NoFiles   bool                             // file: references are refused
+	Given     Table                            // unless it is nil, references are looked up here and nowhere else
+	Found     Table                            // unless it is nil, every reference that was looked up is added to it
 }
 
 // Host is the resolver of a process that acts for its own user: its environment and its files,
@@ -77,8 +89,22 @@ func Host(dir string) Resolver { return Resolver{LookupEnv: os.LookupEnv, Dir: d
 // Reveal gives the secret itself. For a file, one trailing line break is cut off, as editors add it.
 // Errors name the reference, never a value.
 func (r Resolver) Reveal(v Value) (string, error) {
+	text, err := r.lookUp(v)
+	if err == nil && r.Found != nil && v.IsReference() {
+		r.Found[v.text()] = text
+	}
+	return text, err
+}
+
+func (r Resolver) lookUp(v Value) (string, error) {
 	text := v.text()
 	switch {
+	case v.IsReference() && r.Given != nil:
+		s, ok := r.Given[text]
+		if !ok {
+			return "", fmt.Errorf("what %s stands for was not given", text)
+		}
+		return s, nil
 	case strings.HasPrefix(text, "env:"):
 		name := strings.TrimPrefix(text, "env:")
 		if r.LookupEnv == nil {

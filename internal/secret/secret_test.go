@@ -50,6 +50,11 @@ func TestNothingShowsASecret(t *testing.T) {
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "v", v, "holder", holder)
 	out.Write(logged.Bytes())
 
+	table := struct{ T secret.Table }{secret.Table{"env:A": canary}}
+	fmt.Fprintf(&out, "%v %+v %#v %s %v", table, table, table, table.T, &table)
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "table", table.T)
+	out.Write(logged.Bytes())
+
 	require.NotContains(t, out.String(), canary)
 	require.NotContains(t, out.String(), fmt.Sprintf("%x", canary))
 	require.Contains(t, out.String(), secret.Mask)
@@ -64,6 +69,8 @@ func TestReveal(t *testing.T) {
 	host := secret.Resolver{Dir: dir, LookupEnv: func(name string) (string, bool) {
 		return "from-env", name == "TOKEN"
 	}}
+	given := host // which knows all the others, and is not asked
+	given.Given = secret.Table{"file:token": "env:TOKEN"}
 	tests := []struct {
 		name, text, want, fails string
 		resolver                secret.Resolver
@@ -76,6 +83,9 @@ func TestReveal(t *testing.T) {
 		{name: "no such file", text: "file:missing", fails: "no such file", resolver: host},
 		{name: "large file", text: "file:large", fails: "larger than", resolver: host},
 		{name: "a stranger's environment", text: "env:TOKEN", fails: "not allowed", resolver: secret.Resolver{NoFiles: true}},
+		{name: "given", text: "file:token", want: "env:TOKEN", resolver: given},
+		{name: "a literal beside what is given", text: "plain", want: "plain", resolver: given},
+		{name: "not given", text: "env:TOKEN", fails: "was not given", resolver: given},
 		{name: "a stranger's file", text: "file:token", fails: "not allowed", resolver: secret.Resolver{NoFiles: true}},
 	}
 	for _, tt := range tests {
@@ -90,6 +100,25 @@ func TestReveal(t *testing.T) {
 			require.Equal(t, tt.want, got)
 		})
 	}
+}
+
+// TestTable: what one process has looked up, another one takes, and a literal is never taken for a reference.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	found := secret.Table{}
+	here := secret.Resolver{LookupEnv: func(string) (string, bool) { return "env:NOT_A_REFERENCE", true }, Found: found}
+	for _, text := range []string{"env:TOKEN", "plain"} {
+		_, err := here.Reveal(secret.New(text))
+		require.NoError(t, err)
+	}
+	require.Equal(t, map[string]string{"env:TOKEN": "env:NOT_A_REFERENCE"}, map[string]string(found))
+	data, err := json.Marshal(found)
+	require.NoError(t, err)
+	var given secret.Table
+	require.NoError(t, json.Unmarshal(data, &given))
+	value, err := secret.Resolver{Given: given}.Reveal(secret.New("env:TOKEN"))
+	require.NoError(t, err)
+	require.Equal(t, "env:NOT_A_REFERENCE", value)
 }
 
 func TestReference(t *testing.T) {

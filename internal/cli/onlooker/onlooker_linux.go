@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/console"
 )
@@ -16,12 +17,39 @@ import (
 // find opens what the nearest opera above this process has as standard error; nil when there is none, or none that
 // could be written to without harm.
 func find() io.WriteCloser {
-	for pid := os.Getppid(); pid > 1; pid = parent(pid) {
-		if isOpera(arguments(pid)) {
-			return standardError(pid)
-		}
+	if pid := opera(); pid != 0 {
+		return standardError(pid)
 	}
 	return nil
+}
+
+// opera is the nearest opera above this process; 0 when there is none.
+func opera() int {
+	for pid := os.Getppid(); pid > 1; pid = parent(pid) {
+		if isOpera(arguments(pid)) {
+			return pid
+		}
+	}
+	return 0
+}
+
+// lookEvery is how often Gone looks whether opera is still there.
+const lookEvery = time.Second
+
+// Gone is closed when the opera above this process has ended. Ansible goes on then, for nobody. It is nil where there is none.
+func Gone() <-chan struct{} {
+	pid := opera()
+	if pid == 0 {
+		return nil
+	}
+	gone := make(chan struct{})
+	go func() {
+		for isOpera(arguments(pid)) {
+			time.Sleep(lookEvery)
+		}
+		close(gone)
+	}()
+	return gone
 }
 
 // arguments are a process's; none when they cannot be read.
