@@ -80,6 +80,9 @@ program() {
   case $1 in
   uidmap) echo newuidmap ;;
   iproute2) echo ip ;;
+  openssh-client) echo ssh ;;
+  util-linux) echo losetup ;;
+  e2fsprogs) echo mkfs.ext4 ;;
   default-jre-headless) echo java ;;
   maven) echo mvn ;;
   # Debian keeps each version's server programs apart from PATH; tests start their own, and not the cluster of the package

@@ -20,6 +20,24 @@ func (o Opera) String() string { return "opera " + o.Version + " core " + o.Core
 func operaVersions() []string { return []string{"0.6.6", "0.6.9", "0.7.0"} }
 func coreVersions() []string  { return []string{"2.19", "2.16"} }
 
+// OpenStackOperas are the environments with what library/openstack takes besides: those of the oldest and the newest version of opera.
+func OpenStackOperas(t T) []Opera {
+	t.Helper()
+	root, err := RepoRoot()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	var all []Opera
+	for _, version := range []string{operaVersions()[0], operaVersions()[len(operaVersions())-1]} {
+		env := filepath.Join(root, ".work", "opera-openstack", "opera-"+version)
+		if _, err := os.Stat(filepath.Join(env, "complete")); err != nil {
+			t.Fatalf("opera %s with openstacksdk is not here: %v; OPENSTACK=1 scripts/opera.sh makes it", version, err)
+		}
+		all = append(all, Opera{Version: version, Core: coreVersions()[0], Bin: filepath.Join(env, "bin")})
+	}
+	return all
+}
+
 // Operas are the environments with every version of opera: with the newest ansible-core, and if older is true with the
 // oldest one too.
 func Operas(t T, older bool) []Opera {
