@@ -36,19 +36,21 @@ build: ## the executables, into bin/
 csar: ## an archive for TOSCA orchestrators, build/image-builder-VERSION.csar: opera deploy -i inputs.yaml ARCHIVE
 	@go run ./internal/csar/pack -version $(VERSION) -o build/image-builder-$(VERSION).csar tosca/docker_image_definition.yaml
 
-# What make image makes, and where it goes: see docs/container-image.md.
+# What make images makes, and where it goes: see docs/container-images.md.
+IMAGES := image-builder image-builder-api image-builder-postgres image-builder-registry
 IMAGE_PLATFORMS := linux/amd64,linux/arm64
-IMAGE_NAME := image-builder
 IMAGE_REGISTRY :=
+IMAGE_PREFIX :=
 IMAGE_BASE :=
 comma := ,
+space := $(subst ,, )
 
-.PHONY: image
-image: setup build ## the container image of image-builder: docs/container-image.md
-	VERSION=$(VERSION) scripts/image.sh .work/image/context $(subst linux/,,$(subst $(comma), ,$(IMAGE_PLATFORMS)))
+.PHONY: images
+images: setup build ## the container images of image-builder: docs/container-images.md
+	VERSION=$(VERSION) scripts/images.sh .work/images/context '$(IMAGES)' $(subst linux/,,$(subst $(comma), ,$(IMAGE_PLATFORMS)))
 	go build -o .work/ownimage ./internal/ownimage
 	.work/ownimage -version '$(VERSION)' -epoch $$(git log -1 --format=%ct 2>/dev/null || date +%s) -platforms '$(IMAGE_PLATFORMS)' \
-	  -image '$(IMAGE_NAME)' -registry '$(IMAGE_REGISTRY)' -base '$(IMAGE_BASE)'
+	  -images '$(subst $(space),$(comma),$(IMAGES))' -prefix '$(IMAGE_PREFIX)' -registry '$(IMAGE_REGISTRY)' -base '$(IMAGE_BASE)'
 
 .PHONY: setup
 setup: ## what builds need on this machine: Debian's runc and git, BuildKit's daemon into bin/
@@ -62,34 +64,50 @@ opera: ## the xOpera orchestrator in each version that is supported, into .work/
 
 .PHONY: test
 test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
-	scripts/setup.sh packages iproute2 git-lfs chromium postgresql curl jq
+	scripts/setup.sh packages iproute2 git-lfs chromium postgresql curl jq openssh-client sudo
 	scripts/setup.sh emulation
 	scripts/setup.sh puccini
 	scripts/setup.sh node
 	scripts/schemathesis.sh
 	scripts/bases.sh .work/bases
+	scripts/engines.sh debian
 	go test -timeout 15m $(TESTFLAGS) ./...
 	@# these take Docker Engines, and so root
-	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-docker test-wrapper; else echo 'not tested: Docker Engines, scripts/image-builder-cli.sh; as root: make test-docker test-wrapper'; fi
+	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-docker test-wrapper test-blueprints; else echo 'not tested: Docker Engines, container images, blueprints; as root: make test-docker test-wrapper test-blueprints'; fi
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: test-wrapper
-test-wrapper: ## the container image and scripts/image-builder-cli.sh with a Docker Engine; as root
+test-wrapper: ## the container images and scripts/image-builder-cli.sh with a Docker Engine; as root
 	scripts/setup.sh packages iproute2
 	scripts/setup.sh engine
 	scripts/engines.sh debian
-	go test -timeout 10m -tags docker -count=1 $(TESTFLAGS) ./internal/wrapper
+	go test -timeout 20m -tags docker -count=1 $(TESTFLAGS) ./internal/wrapper
 
 .PHONY: test-compose
 test-compose: ## blueprints/docker-compose with a Docker Engine; as root; Compose takes some minutes to compile. A part of `make soak`
-	scripts/setup.sh packages iproute2 postgresql python3
+	scripts/setup.sh packages iproute2 python3
 	scripts/setup.sh engine
 	scripts/engines.sh debian compose
 	go test -timeout 15m -tags docker,compose -run TestCompose -count=1 $(TESTFLAGS) ./internal/wrapper
 
+.PHONY: test-blueprints
+test-blueprints: setup build ## the service deployed by opera, to a Docker Engine and to an OpenStack of the tests' own; as root
+	scripts/setup.sh packages iproute2 openssh-client debootstrap python3 util-linux e2fsprogs
+	scripts/setup.sh emulation
+	scripts/setup.sh puccini
+	scripts/engines.sh debian
+	scripts/bases.sh .work/bases
+	scripts/opera.sh
+	OPENSTACK=1 OPERA='0.6.6 0.7.0' scripts/opera.sh
+	scripts/openstack/bed.sh setup
+	go test -timeout 10m -tags blueprints -run OpenStack -count=1 $(TESTFLAGS) ./internal/testbed
+	go test -timeout 40m -tags blueprints -count=1 $(TESTFLAGS) $(BLUEPRINT_TESTS)
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for five minutes
 	scripts/fuzz.sh 5m
+
+BLUEPRINT_TESTS := ./internal/deployment/... ./internal/blueprints
 
 # Starting a Docker Engine takes root.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "sudo -n env PATH=$$PATH")
@@ -136,13 +154,15 @@ verify: ## formatting, vet, linters, generated code, scripts
 	go vet ./...
 	go vet -tags soak,engines ./internal/engine/... ./internal/service/auth ./internal/service/chaos ./internal/service/load
 	go vet -tags docker,compose ./internal/wrapper
+	go vet -tags blueprints ./internal/testbed $(BLUEPRINT_TESTS)
 	@# a processor of each: what differs between systems is the system
 	for target in darwin/arm64 windows/amd64 linux/arm64; do \
 	  GOOS=$${target%/*} GOARCH=$${target#*/} go vet $(PORTABLE) && GOOS=$${target%/*} GOARCH=$${target#*/} go build -o .work/$$target/ $(HOSTS) || exit 1; done
 	.work/tools/golangci-lint run --allow-serial-runners
 	@was=$$(cat $(GENERATED) | sha256sum); scripts/generate.sh && [ "$$was" = "$$(cat $(GENERATED) | sha256sum)" ] || \
 	  { echo "generated code was stale, and is fresh now: commit $(GENERATED)"; exit 1; }
-	shellcheck scripts/*.sh blueprints/docker-compose/*.sh .ci/run
+	shellcheck scripts/*.sh scripts/openstack/*.sh schemas/examples/own-images/*/*.sh blueprints/docker-compose/*.sh .ci/run
+	shellcheck -s sh internal/remote/*.sh library/openstack/playbooks/*.sh
 
 .PHONY: clean
 clean: ## remove bin/, build/ and .work/; an engine that runs there ends by itself
