@@ -64,7 +64,7 @@ opera: ## the xOpera orchestrator in each version that is supported, into .work/
 
 .PHONY: test
 test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
-	scripts/setup.sh packages iproute2 git-lfs chromium postgresql curl jq openssh-client sudo
+	scripts/setup.sh packages iproute2 git-lfs chromium postgresql curl jq openssh-client sudo uidmap
 	scripts/setup.sh emulation
 	scripts/setup.sh puccini
 	scripts/setup.sh node

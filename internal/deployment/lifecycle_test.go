@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -62,6 +63,7 @@ func TestLifecycle(t *testing.T) {
 		require.NoFileExists(t, ran)
 		require.Equal(t, "true", docker(t, "network", "inspect", "--format", "{{.Internal}}", p.name+"-inside"))
 		require.Contains(t, docker(t, "exec", p.name+"-worker-2", "nslookup", p.name+"-web"), "Address")
+		require.Equal(t, strconv.Itoa(min(outsideMTU(t), 1500)), docker(t, "exec", p.name+"-web", "cat", "/sys/class/net/eth0/mtu"))
 		require.Equal(t, injection, docker(t, "exec", p.name+"-web", "cat", "/run/secrets/injected"))
 		require.Equal(t, secret+" of a file", docker(t, "exec", p.name+"-web", "cat", "/run/secrets/password"))
 		require.Equal(t, "400 web", docker(t, "exec", p.name+"-web", "stat", "-c", "%a %U", "/run/secrets/api-token"))
@@ -81,6 +83,28 @@ func TestLifecycle(t *testing.T) {
 		require.Equal(t, []string{"volume " + p.name + "-data"}, p.left(t))
 		docker(t, "volume", "rm", p.name+"-data")
 	})
+}
+
+// outsideMTU is that of the interface which leads out of this machine, in bytes.
+func outsideMTU(t *testing.T) int {
+	t.Helper()
+	route, err := net.Dial("udp4", "192.0.2.1:9") // sends nothing
+	require.NoError(t, err)
+	defer route.Close()
+	outside := route.LocalAddr().(*net.UDPAddr).IP.String()
+	interfaces, err := net.Interfaces()
+	require.NoError(t, err)
+	for _, one := range interfaces {
+		addresses, err := one.Addrs()
+		require.NoError(t, err)
+		for _, address := range addresses {
+			if strings.HasPrefix(address.String(), outside+"/") {
+				return one.MTU
+			}
+		}
+	}
+	t.Fatalf("no interface has %s", outside)
+	return 0
 }
 
 // watch looks at all processes and at a folder of temporary files until it is asked: it tells of processes that have the secret in their

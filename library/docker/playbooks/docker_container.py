@@ -321,9 +321,9 @@ def bring_image(op, image, archive=""):
     tags, digest, config = _read_archive(path, image) if archive else ([], "", {})
     if found and (not archive or _is_image(found, digest, config)):
         # What another deployment of ours has brought is shared with it, unless that is just taking it back.
-        if not _brought(found) or _is_ours(op, found) or op.docker("tag", found["Id"], _tag(op, found["Id"]), check=False).status == 0:
+        if not _brought(found) or _is_ours(op, found, image) or op.docker("tag", found["Id"], _tag(op, found["Id"], image), check=False).status == 0:
             return found["Id"]
-    elif found and not _is_ours(op, found):
+    elif found and not _is_ours(op, found, image):
         raise Failure(f"there is an image {image} on {op.address} that is another one than that of {path}, and this deployment did not bring it: "
                       "remove it, or give the archive's image another tag")
     if not archive:
@@ -344,22 +344,24 @@ def bring_image(op, image, archive=""):
     found = op.inspect("image", image)
     if found is None:
         raise Failure(f"{path} was loaded, and there is no image {image}")
-    op.docker("tag", found["Id"], _tag(op, found["Id"]))
+    op.docker("tag", found["Id"], _tag(op, found["Id"], image))
     return found["Id"]
 
 
 def drop_image(op, image, ref):
-    """Takes an image back that this deployment brought and none of its containers uses any more. Where others use it, it stays."""
+    """Takes an image back that this deployment brought as ref and none of its containers uses any more. What others use stays for them."""
     found = op.inspect("image", image)
-    if found is None or not _is_ours(op, found):
+    if found is None or not _is_ours(op, found, ref):
         return
-    using = ["ps", "--all", "--quiet", "--filter", f"ancestor={image}"]
-    if op.docker(*using, "--filter", f"label={op.MARK}={op.mark}").lines:
+    users = op.docker("ps", "--all", "--filter", f"ancestor={image}", "--format", '{{.Label "' + op.MARK + '"}} {{.Image}}').lines
+    if any(user.startswith(f"{op.mark} ") for user in users):
         return
+    tag = _tag(op, image, ref)
     named = op.inspect("image", ref)
-    if named and named["Id"] == image and len(_brought(found)) == 1 and not op.docker(*using).lines:
+    shared = [one for one in _brought(found) if one != tag and one.rpartition(":")[2] == tag.rpartition(":")[2]]
+    if named and named["Id"] == image and not shared and not any(user.endswith(f" {ref}") for user in users):
         op.docker("rmi", ref, check=False)
-    op.docker("rmi", _tag(op, image), check=False)
+    op.docker("rmi", tag, check=False)
     op.changed = True
 
 
@@ -367,16 +369,18 @@ def drop_image(op, image, ref):
 BROUGHT = "image-builder.invalid/"
 
 
-def _tag(op, image):
-    return f"{BROUGHT}{hashlib.sha256(op.mark.encode()).hexdigest()[:12]}:{image.rpartition(':')[2][:12]}"
+def _tag(op, image, ref):
+    """The tag that says that this deployment brought an image by that name."""
+    name = hashlib.sha256(ref.encode()).hexdigest()[:8]
+    return f"{BROUGHT}{hashlib.sha256(op.mark.encode()).hexdigest()[:12]}:{name}-{image.rpartition(':')[2][:12]}"
 
 
 def _brought(found):
     return [tag for tag in found.get("RepoTags") or [] if tag.startswith(BROUGHT)]
 
 
-def _is_ours(op, found):
-    return _tag(op, found["Id"]) in _brought(found)
+def _is_ours(op, found, ref):
+    return _tag(op, found["Id"], ref) in _brought(found)
 
 
 def _is_image(found, digest, config):

@@ -1,6 +1,14 @@
 """A network of containers."""
 from node_operation import Failure
 
+# Prints the largest packet of the host's default route, in bytes.
+MTU = """
+device=$(ip -4 route show default | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -n 1)
+[ -z "$device" ] || ip -o link show dev "$device" | sed -n 's/.* mtu \\([0-9]*\\) .*/\\1/p'
+"""
+# Docker's own, whatever the host's is.
+USUAL_MTU = 1500
+
 
 def create(op):
     name, subnet, internal = op.inputs["name"], op.inputs.get("subnet") or "", bool(op.inputs.get("internal"))
@@ -8,6 +16,10 @@ def create(op):
     if found is None:
         options = ["--subnet", subnet] if subnet else []
         options += ["--internal"] if internal else []
+        # Clouds often have less, and what a container sends in larger packets is lost.
+        mtu = op.command(["sh", "-c", MTU], check=False).stdout.strip()
+        if mtu.isdigit() and int(mtu) < USUAL_MTU:
+            options += ["--opt", f"com.docker.network.driver.mtu={mtu}"]
         op.docker("network", "create", *op.labels(), *options, name)
         op.changed = True
         return {"network_id": op.inspect("network", name)["Id"]}
