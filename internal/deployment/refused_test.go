@@ -70,7 +70,7 @@ func TestFailures(t *testing.T) {
 		said := p.operaFails(t, "deploy", "-w", "8", "service.yaml")
 		for _, cause := range []string{
 			"port: the container " + p.name + "-port does not start: docker start: ", "address already in use",
-			"missing: docker pull: ", "connection refused",
+			"missing: there is no image 127.0.0.1:1/no/image:1 on 127.0.0.1, and it cannot be had: docker pull: ", "connection refused",
 			"health: the container " + p.name + "-health is unhealthy; its health check: ", "*** is full",
 			"migrate: the container " + p.name + "-migrate ended with 3; its last lines:", "no table users",
 			"crash: the container " + p.name + "-crash does not stay up: it ended",
