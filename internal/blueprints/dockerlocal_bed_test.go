@@ -32,7 +32,7 @@ func newLocalService(t *testing.T, version testbed.Opera, number int) *localServ
 	engine, err := testbed.StartDocker(t.Context(), testbed.DockerKinds()[0])
 	require.NoError(t, err, "it takes root, and `scripts/engines.sh debian`")
 	t.Cleanup(func() { require.NoError(t, engine.Close()) })
-	s := &localService{engine: engine, name: fmt.Sprintf("ib%d", number), subnet: fmt.Sprintf("10.214.%d.%%d", 100+number)}
+	s := &localService{engine: engine, name: fmt.Sprintf("ib%d", number), subnet: fmt.Sprintf("10.215.%d.%%d", 100+number)}
 	s.sweepBridges(t)
 	project := newProject(t, version, "docker-local", "DOCKER_HOST="+engine.Host, "PATH="+version.Bin+":"+engine.Bin()+":"+os.Getenv("PATH"), "DOCKER_CONFIG="+t.TempDir())
 	port, registryPort := freePort(t), freePort(t)
