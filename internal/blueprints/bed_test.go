@@ -125,15 +125,7 @@ func newProject(t *testing.T, version testbed.Opera, blueprint string, env ...st
 }
 
 // setting is a variable of the environment that opera gets.
-func (p *project) setting(name string) string {
-	value := ""
-	for _, v := range p.env {
-		if after, ok := strings.CutPrefix(v, name+"="); ok {
-			value = after
-		}
-	}
-	return value
-}
+func (p *project) setting(name string) string { return testbed.Setting(p.env, name) }
 
 // inputs writes a file of inputs.
 func (p *project) inputs(t *testing.T, file string, values map[string]any) {
@@ -213,16 +205,7 @@ func (p *project) operaFails(t *testing.T, node string, causes []string, args ..
 // outputs are the deployment's outputs.
 func (p *project) outputs(t *testing.T) map[string]string {
 	t.Helper()
-	var all map[string]struct {
-		Value string `yaml:"value"`
-	}
-	said := p.opera(t, "outputs")
-	require.NoError(t, yaml.Unmarshal([]byte(said), &all), said)
-	values := map[string]string{}
-	for name, output := range all {
-		values[name] = output.Value
-	}
-	return values
+	return testbed.OperaOutputs[string](t, p.opera(t, "outputs"))
 }
 
 // status is opera's word for how far it is.

@@ -22,7 +22,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -57,12 +56,7 @@ func withEngine(run func() int) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(archives)) }()
-	for _, kind := range testbed.DockerKinds() {
-		if kind.Name == "20.10" {
-			engine, err = testbed.StartDocker(context.Background(), kind)
-		}
-	}
-	if err != nil {
+	if engine, err = testbed.StartDocker(context.Background(), testbed.DockerKinds()[0]); err != nil {
 		return 1, fmt.Errorf("%w; `scripts/engines.sh debian` gets it, and it takes root", err)
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
@@ -283,16 +277,7 @@ func (p *project) again(t *testing.T) (changed int) {
 // outputs are the outputs of the deployment.
 func (p *project) outputs(t *testing.T) map[string]string {
 	t.Helper()
-	var all map[string]struct {
-		Value string `yaml:"value"`
-	}
-	text := p.opera(t, "outputs")
-	require.NoError(t, yaml.Unmarshal([]byte(text), &all), text)
-	values := map[string]string{}
-	for name, output := range all {
-		values[name] = output.Value
-	}
-	return values
+	return testbed.OperaOutputs[string](t, p.opera(t, "outputs"))
 }
 
 // freePort is a port of 127.0.0.1 that nobody listens at.

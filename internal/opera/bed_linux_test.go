@@ -243,16 +243,7 @@ type builtImage struct {
 // outputs are the outputs of the deployment.
 func (p *project) outputs(t *testing.T) map[string]any {
 	t.Helper()
-	var all map[string]struct {
-		Value any `yaml:"value"`
-	}
-	text := p.opera(t, "outputs")
-	require.NoError(t, yaml.Unmarshal([]byte(text), &all), text)
-	values := map[string]any{}
-	for name, output := range all {
-		values[name] = output.Value
-	}
-	return values
+	return testbed.OperaOutputs[any](t, p.opera(t, "outputs"))
 }
 
 func (p *project) images(t *testing.T) []builtImage {

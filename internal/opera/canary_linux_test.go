@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -66,15 +65,7 @@ func newVault(t *testing.T, p *project) *vault {
 }
 
 // setting is a variable of the environment that opera gets.
-func (p *project) setting(name string) string {
-	value := ""
-	for _, v := range p.env {
-		if after, ok := strings.CutPrefix(v, name+"="); ok {
-			value = after
-		}
-	}
-	return value
-}
+func (p *project) setting(name string) string { return testbed.Setting(p.env, name) }
 
 // deployment are inputs that have a secret wherever one can be; say gives what stands there for it. The Dockerfile is one that
 // cannot be built without.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"imagebuilder/internal/fault"
+	"imagebuilder/internal/tail"
 )
 
 //go:embed run.sh
@@ -25,13 +26,9 @@ var bringScript string
 // sign is before every line of our scripts: what the server's shell says on its own account is not from us.
 const sign = "image-builder: "
 
-const (
-	// longestLine is the most that one line of a server may have: an event with a piece of a build's output has a few KB, and an
-	// outcome less than a document.
-	longestLine = 16 << 20
-	// lastWords is as much as is kept of what ssh and the server say besides.
-	lastWords = 4 << 10
-)
+// longestLine is the most that one line of a server may have: an event with a piece of a build's output has a few KB, and an
+// outcome less than a document.
+const longestLine = 16 << 20
 
 // run is the command line that starts image-builder on the server.
 func (s *Server) run() []string {
@@ -44,7 +41,7 @@ type connection struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    *bufio.Scanner
-	said   tail
+	said   tail.Tail // what ssh and the server say besides; complete once it has ended
 	once   sync.Once
 	ended  chan struct{} // closed once it has ended
 	result error         // of the command, then
@@ -215,7 +212,7 @@ func (c *connection) failed(ctx context.Context, doing string, args ...any) erro
 	if ctx.Err() != nil {
 		return fault.New(fault.Cancelled, "cancelled")
 	}
-	what, said := fmt.Sprintf(doing, args...), c.said.String()
+	what, said := fmt.Sprintf(doing, args...), strings.TrimSpace(strings.ReplaceAll(c.said.String(), "\r", ""))
 	last := said[strings.LastIndexByte(said, '\n')+1:]
 	code := c.cmd.ProcessState.ExitCode()
 	switch {
@@ -245,28 +242,4 @@ func kindOf(code int) fault.Kind {
 		return fault.Cancelled
 	}
 	return fault.Unavailable
-}
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if cut := len(t.text) - lastWords; cut > 0 {
-		t.text = t.text[cut:]
-	}
-	return len(p), nil
-}
-
-// String is what is kept, without white space around it.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(strings.ReplaceAll(string(t.text), "\r", ""))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"imagebuilder/internal/fault"
+	"imagebuilder/internal/tail"
 )
 
 // killWait is how long output of a killed git is waited for.
@@ -116,7 +117,7 @@ func (g *gitExecutable) run(ctx context.Context, stdin io.Reader, args ...string
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, s[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, s[1]))
 	}
 	cmd.Stdin = stdin
-	stderr := &tail{}
+	stderr := &tail.Tail{}
 	cmd.Stderr = stderr
 	endTogether(cmd)
 	cmd.WaitDelay = killWait
@@ -130,24 +131,12 @@ func (g *gitExecutable) run(ctx context.Context, stdin io.Reader, args ...string
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("git %s: %w: %s", args[0], err, g.job.hidden.Replace(stderr.last()))
+	return fmt.Errorf("git %s: %w: %s", args[0], err, g.job.hidden.Replace(lastLines(stderr.String())))
 }
 
-// tail keeps the end of what a program says.
-type tail struct{ data []byte }
-
-// maxTail is how much is kept, in bytes: the last lines, which say what went wrong.
-const maxTail = 4096
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.data = append(t.data, p...)
-	t.data = t.data[max(0, len(t.data)-maxTail):]
-	return len(p), nil
-}
-
-// last is the last lines on one line.
-func (t *tail) last() string {
-	lines := strings.Split(strings.TrimSpace(string(t.data)), "\n")
+// lastLines are the last lines of what a program said, on one line.
+func lastLines(said string) string {
+	lines := strings.Split(strings.TrimSpace(said), "\n")
 	lines = lines[max(0, len(lines)-3):]
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])

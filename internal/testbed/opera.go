@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
 )
 
 // Opera is an environment with a version of the xOpera orchestrator, which scripts/opera.sh has made.
@@ -71,4 +74,31 @@ func operaCommand(core, folder string) string {
 		return "scripts/opera.sh"
 	}
 	return fmt.Sprintf("make opera, or ANSIBLE_CORE=%s.x scripts/opera.sh %s,", core, folder)
+}
+
+// OperaOutputs are the outputs of a deployment, as `opera outputs` prints them.
+func OperaOutputs[V any](t T, said string) map[string]V {
+	t.Helper()
+	var all map[string]struct {
+		Value V `yaml:"value"`
+	}
+	if err := yaml.Unmarshal([]byte(said), &all); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	values := map[string]V{}
+	for name, output := range all {
+		values[name] = output.Value
+	}
+	return values
+}
+
+// Setting is a variable of an environment; of one that is there twice the last counts, as for a process.
+func Setting(env []string, name string) string {
+	value := ""
+	for _, v := range env {
+		if after, ok := strings.CutPrefix(v, name+"="); ok {
+			value = after
+		}
+	}
+	return value
 }

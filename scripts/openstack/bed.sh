@@ -168,24 +168,13 @@ lend() {
   say "up after $((SECONDS - began)) s; $bed/clouds.yaml has the clouds demo and admin"
 }
 
-# stop_database runs inside.
-stop_database() {
-  local pid i
-  pid=$(</run/pids/mariadb)
-  kill -TERM "$pid"
-  for ((i = 0; i < 100; i++)); do
-    kill -0 "$pid" 2>/dev/null || break
-    sleep 0.1
-  done
-}
-
 # end ends all of it and leaves nothing, whatever was left of it.
 end() {
   local pid start i
   if alive; then
     read -r pid start <"$bed/run/pid"
     # The database alone has something to finish.
-    if ready; then enter bash -c "$(declare -f stop_database); stop_database" || true; fi
+    if ready; then enter /scripts/stop-database.sh || true; fi
     kill -KILL "$pid" || true
   fi
   rm -f "$bed"/run/{pid,ready,stay}

@@ -38,17 +38,6 @@ await() {
   done
 }
 
-# stop_database lets it finish what it has to; bed.sh does the same.
-stop_database() {
-  local pid i
-  pid=$(</run/pids/mariadb)
-  kill -TERM "$pid"
-  for ((i = 0; i < 100; i++)); do
-    kill -0 "$pid" 2>/dev/null || break
-    sleep 0.1
-  done
-}
-
 # answers URL tells whether a server says anything there but that it cannot serve.
 answers() {
   local code
@@ -206,7 +195,7 @@ while [ $free -lt 60 ]; do
 done
 say "nobody needs it"
 rm -f /bed/run/ready
-stop_database
+/scripts/stop-database.sh
 # What is left ends with this process; but groups of servers' processes can be removed only when they are empty.
 [ $$ = 1 ] && kill -KILL -1
 for ((i = 0; i < 50; i++)); do

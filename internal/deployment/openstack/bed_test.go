@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
 
 	"imagebuilder/internal/testbed"
@@ -220,16 +219,7 @@ func (p *project) undeploy(t *testing.T) {
 // outputs are the outputs of the deployment.
 func (p *project) outputs(t *testing.T) map[string]string {
 	t.Helper()
-	var all map[string]struct {
-		Value string `yaml:"value"`
-	}
-	text := p.does(t, "outputs")
-	require.NoError(t, yaml.Unmarshal([]byte(text), &all), text)
-	values := map[string]string{}
-	for name, output := range all {
-		values[name] = output.Value
-	}
-	return values
+	return testbed.OperaOutputs[string](t, p.does(t, "outputs"))
 }
 
 // leavesNothing sees that the cloud has nothing of the project, nor its folder anything of the cloud's.

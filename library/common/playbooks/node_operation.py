@@ -350,9 +350,8 @@ class NodeOperation(ActionBase):
 
     def _unreachable(self, e):
         text = str(e)
-        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in text or "Host key verification failed" in text:
-            return Failure(f"{self.address} has another host key than the one that was learned: it is another machine, or somebody stands between. "
-                           f"If that is as it should be, remove its line from {known_hosts()}")
+        if has_another_key(text):
+            return another_key(self.address)
         lines = [line for line in text.splitlines() if line.strip()]
         return Unreachable(f"{self.address} cannot be reached by SSH: {lines[-1] if lines else 'no answer'}")
 
@@ -384,6 +383,17 @@ def known_keys(address):
     """The lines of an address in our file of hosts' keys."""
     with open(known_hosts(), encoding="utf-8") as f:
         return [line.strip() for line in f if address in line.partition(" ")[0].split(",")]
+
+
+def has_another_key(said):
+    """What ssh said means that the host has another key than ours of it."""
+    return "HOST IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said
+
+
+def another_key(address):
+    """The failure that follows from it."""
+    return Failure(f"{address} has another host key than the one that was learned: it is another machine, or somebody stands between. "
+                   f"If that is as it should be, remove its line from {known_hosts()}")
 
 
 def forget_host(address):

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from node_operation import (  # noqa: E402
-    HOST_KEYS, OURS, Failure, NodeOperation, forget_host, host_record, instance_name, known_hosts, known_keys, path_of, private_folder, quoted, server_is_gone, write_private)
+    HOST_KEYS, OURS, Failure, NodeOperation, another_key, forget_host, has_another_key, host_record, instance_name, known_hosts, known_keys, path_of, private_folder, quoted, server_is_gone, write_private)
 
 # Where Docker's Engine has everything that is worth keeping.
 DATA = "/var/lib/docker"
@@ -284,9 +284,8 @@ class ActionModule(NodeOperation):
                 self.changed = self.changed or known_keys(address) != known
                 return
             said = done.stderr.strip()
-            if "HOST IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
-                raise Failure(f"{address} has another host key than the one that was learned: it is another machine, or somebody stands between. "
-                              f"If that is as it should be, remove its line from {known_hosts()}")
+            if has_another_key(said):
+                raise another_key(address)
             if "Permission denied" in said:
                 refused = refused or time.monotonic()
                 left = min(left, refused + KEY_ARRIVES - time.monotonic())
