@@ -13,37 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"imagebuilder/internal/fault"
-	"imagebuilder/internal/testbed"
 )
-
-// TestDockerLocalDayTwo goes through what happens to a service that is in use.
-func TestDockerLocalDayTwo(t *testing.T) {
-	t.Parallel()
-	operas := testbed.Operas(t, false)
-	s := newLocalService(t, operas[len(operas)-1], numberOfDayTwo)
-	w := watchArguments(t)
-	s.with(t, nil)
-	s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
-	s.site = newSite(t, s.gateway)
-	s.pushBases(t)
-
-	s.requireNewVersion(t)
-	s.requireRotation(t)
-	s.requireRestore(t)
-	s.requireBuildOutlivesPowerCut(t)
-
-	// What was there stays.
-	builds := s.builds(t)
-	s.undeploy(t)
-	require.Equal(t, []string{s.name + "-builder", s.name + "-database", s.name + "-registry"}, s.lines(t, "volume", "ls", "--quiet"))
-	s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
-	require.Equal(t, builds, s.builds(t))
-	s.requireNoSecret(t, w)
-
-	s.deploy(t, map[string]any{"removal": "delete"})
-	s.undeploy(t)
-	s.requireNothingLeft(t)
-}
 
 // requireNewVersion replaces the image of API and workers while a build runs: the schema is brought up to date once, before the new API starts.
 func (s *localService) requireNewVersion(t *testing.T) {
@@ -108,4 +78,14 @@ func (s *localService) requireBuildOutlivesPowerCut(t *testing.T) {
 	require.NoError(t, s.engine.Kill())
 	require.NoError(t, s.engine.Restart(t.Context()))
 	s.succeeds(t, build)
+}
+
+// requireDataStays: a service that was undeployed has its builds when it is deployed again.
+func (s *localService) requireDataStays(t *testing.T) {
+	t.Helper()
+	builds := s.builds(t)
+	s.undeploy(t)
+	require.Equal(t, []string{s.name + "-builder", s.name + "-database", s.name + "-registry"}, s.lines(t, "volume", "ls", "--quiet"))
+	s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
+	require.Equal(t, builds, s.builds(t))
 }

@@ -17,20 +17,18 @@ import (
 	"imagebuilder/internal/testbed"
 )
 
-// numbers tell the services of the tests apart. Those of TestDockerLocal are the places of the versions of opera.
-const (
-	numberOfDayTwo = 10 + iota
-	numberOfScript
-)
+// numberOfScript tells the service of TestDeployLocal apart from those of TestDockerLocal, which have the places of the versions of opera.
+const numberOfScript = 10
 
-// TestDockerLocal deploys from nothing on each version of opera, builds, changes, fails and undeploys.
+// TestDockerLocal deploys from nothing on each version of opera, builds, goes through what happens to a service that is in use, fails and
+// undeploys.
 func TestDockerLocal(t *testing.T) {
 	t.Parallel()
 	for i, opera := range testbed.Operas(t, false) {
 		t.Run(opera.Version, func(t *testing.T) {
 			t.Parallel()
 			s := newLocalService(t, opera, i)
-			s.with(t, map[string]any{"removal": "delete"})
+			s.with(t, nil)
 			w := watchArguments(t)
 			s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
 			s.requireFirstBuild(t)
@@ -38,7 +36,13 @@ func TestDockerLocal(t *testing.T) {
 			s.requireUnchanged(t)
 			s.requireBuildOutlivesUpdate(t, map[string]any{"workers": 2})
 			s.requireBuildOutlivesUpdate(t, map[string]any{"workers": 1})
+			s.requireNewVersion(t)
+			s.requireRotation(t)
+			s.requireRestore(t)
+			s.requireBuildOutlivesPowerCut(t)
+			s.requireDataStays(t)
 			s.requireNoSecret(t, w)
+			s.deploy(t, map[string]any{"removal": "delete"})
 			s.undeploy(t)
 			s.requireNothingLeft(t)
 			s.requireFailures(t)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -68,6 +69,12 @@ func TestSSH(t *testing.T) {
 		web := container(t, p.name+"-web")
 		require.Zero(t, p.again(t))
 		require.Equal(t, web, container(t, p.name+"-web"))
+
+		// A home whose name is too long for the socket of a connection that is used again.
+		was := p.env
+		p.env = append(slices.Clone(was), "ANSIBLE_SSH_CONTROL_PATH_DIR="+filepath.Join(t.TempDir(), strings.Repeat("long", 20)))
+		require.Zero(t, p.again(t))
+		p.env = was
 
 		// Another machine at the address.
 		p.hangUp(t)

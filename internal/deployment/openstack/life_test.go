@@ -19,14 +19,10 @@ import (
 
 const machine = "machine.yaml"
 
-// TestLife deploys a server with a Docker Engine and a network, deploys it again, changes it and takes it back. One version of
-// opera finds the Engine there, the other has it installed.
+// TestLife deploys a server with a Docker Engine and a network, deploys it again, changes it and takes it back.
 func TestLife(t *testing.T) {
 	onEach(t, func(t *testing.T, version testbed.Opera) {
 		p := newProject(t, version, machine)
-		if version.Version == "0.6.6" {
-			p.inputs["image"], p.inputs["install"] = "debian-12", true
-		}
 		ssh := map[string]any{"port": 22, "from": "ssh"}
 		web := map[string]any{"port": 8080, "sources": []any{"10.79.0.1/24"}}
 		p.inputs["rules"] = []any{ssh, web, map[string]any{"port": 5432, "from": "ourselves"}, map[string]any{"port": 53, "protocol": "udp", "sources": []any{"2001:db8::/32"}}}

@@ -23,6 +23,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import become_loader
 from ansible.utils.display import Display
+from ansible.utils.path import unfrackpath
 
 # What the frame keeps in opera's folder.
 OURS = ".image-builder"
@@ -296,7 +297,11 @@ class NodeOperation(ActionBase):
         connection.set_option("use_tty", False)
         # An open connection is used again: not by another deployment, nor once the host has another key.
         which = json.dumps([hosts, address, user, key, sorted(known_keys(address))])
-        connection.set_option("control_path", "%(directory)s/ib-" + hashlib.sha256(which.encode()).hexdigest()[:16])
+        shared = "ib-" + hashlib.sha256(which.encode()).hexdigest()[:16]
+        directory = unfrackpath(connection.get_option("control_path_dir"))
+        # A socket's path has less than 108 bytes, and ssh adds 17 while it makes one; where there is no room each command connects anew.
+        room = len(os.fsencode(os.path.join(directory, shared))) + 17 < 108
+        connection.set_option("control_path", "%(directory)s/" + shared if room else "none")
 
     def _become(self):
         plugin = become_loader.get("sudo")

@@ -33,11 +33,11 @@ func TestTimes(t *testing.T) {
 		s.undeploy(t)
 	})
 	for image, of := range map[string]func(testbed.OpenStackImages) string{
-		"a server with an Engine":             func(i testbed.OpenStackImages) string { return i.Docker },
-		"a server that gets an Engine by apt": func(i testbed.OpenStackImages) string { return i.Debian },
+		"docker": func(i testbed.OpenStackImages) string { return i.Docker },
+		"debian": func(i testbed.OpenStackImages) string { return i.Debian }, // gets an Engine by apt
 	} {
-		t.Run("openstack, "+image, func(t *testing.T) {
-			s := newCloudService(t, opera, fmt.Sprintf("times%d", len(image)))
+		t.Run("openstack-"+image, func(t *testing.T) {
+			s := newCloudService(t, opera, "times"+image)
 			s.with(t, map[string]any{"image-name": of(s.cloud.Images)})
 			s.times(t, func() { s.deployed(t) })
 			s.opera(t, "undeploy", "--workers", "3")
@@ -73,7 +73,8 @@ type nodeTime struct {
 	took time.Duration
 }
 
-var deploying, deployment = regexp.MustCompile(`Deploying (\S+)_0$`), regexp.MustCompile(`Deployment of (\S+)_0 complete$`)
+// What opera's workers say may stand on one line.
+var deploying, deployment = regexp.MustCompile(`Deploying (\w+)_0`), regexp.MustCompile(`Deployment of (\w+)_0 complete`)
 
 // timed runs opera and takes the time of each node, by what opera says.
 func (p *project) timed(t *testing.T, args ...string) []nodeTime {
@@ -91,9 +92,10 @@ func (p *project) timed(t *testing.T, args ...string) []nodeTime {
 	began := map[string]time.Time{}
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		said.WriteString(lines.Text() + "\n")
-		if m := deploying.FindStringSubmatch(lines.Text()); m != nil {
+		for _, m := range deploying.FindAllStringSubmatch(lines.Text(), -1) {
 			began[m[1]] = time.Now()
-		} else if m := deployment.FindStringSubmatch(lines.Text()); m != nil {
+		}
+		for _, m := range deployment.FindAllStringSubmatch(lines.Text(), -1) {
 			nodes = append(nodes, nodeTime{m[1], time.Since(began[m[1]])})
 		}
 	}
