@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -60,43 +59,4 @@ func requireNoSecretInFiles(t *testing.T, secrets map[string]string, folders ...
 			return err
 		}))
 	}
-}
-
-// watch samples the command lines of all processes.
-type watch struct {
-	stop chan struct{}
-	done chan []string
-}
-
-func watchArguments(t *testing.T) *watch {
-	t.Helper()
-	w := &watch{stop: make(chan struct{}), done: make(chan []string, 1)}
-	go func() {
-		seen := map[string]bool{}
-		for {
-			paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
-			for _, path := range paths {
-				if data, err := os.ReadFile(path); err == nil { // it may have ended
-					seen[string(data)] = true
-				}
-			}
-			select {
-			case <-w.stop:
-				all := make([]string, 0, len(seen))
-				for line := range seen {
-					all = append(all, line)
-				}
-				w.done <- all
-				return
-			case <-time.After(30 * time.Millisecond): // a command that is given a secret takes longer
-			}
-		}
-	}()
-	return w
-}
-
-// all ends it, and gives all command lines that there were.
-func (w *watch) all() []string {
-	close(w.stop)
-	return <-w.done
 }

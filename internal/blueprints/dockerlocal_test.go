@@ -29,7 +29,7 @@ func TestDockerLocal(t *testing.T) {
 			t.Parallel()
 			s := newLocalService(t, opera, i)
 			s.with(t, nil)
-			w := watchArguments(t)
+			w := testbed.WatchArguments()
 			s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
 			s.requireFirstBuild(t)
 			s.requireWrongKeyDenied(t)
@@ -144,10 +144,10 @@ func (s *localService) requireFailures(t *testing.T) {
 }
 
 // requireNoSecret: none is in what opera says and keeps, in what the Engine tells, in logs, or in a file that others may read.
-func (s *localService) requireNoSecret(t *testing.T, w *watch) {
+func (s *localService) requireNoSecret(t *testing.T, w *testbed.Arguments) {
 	t.Helper()
 	secrets := secretsIn(t, s.folder)
-	for _, line := range w.all() {
+	for _, line := range w.All() {
 		requireNoSecret(t, secrets, "the command line "+line, []byte(line))
 	}
 	requireNoSecret(t, secrets, "opera's output", []byte(strings.Join(s.said, "")))

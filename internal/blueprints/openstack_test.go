@@ -32,7 +32,7 @@ func TestOpenStack(t *testing.T) {
 			if opera.Version == "0.7.0" {
 				s.with(t, map[string]any{"openstack-network-name": s.cloud.PrivateNetwork, "floating_ip_pool": s.cloud.Network})
 			}
-			w := watchArguments(t)
+			w := testbed.WatchArguments()
 			s.deployPastFailures(t)
 			s.requireOnlyItsPorts(t)
 			s.requireWhoMayEnter(t)
@@ -166,6 +166,15 @@ func (s *cloudService) requireOtherServersBuild(t *testing.T) {
 	require.NoError(t, err, encrypted)
 	require.Equal(t, "t", strings.TrimSpace(encrypted))
 
+	// Out of the workers' group, the same server gets no answer.
+	_, err = s.cloud.Command(t.Context(), s.cloud.Cloud, "server", "remove", "security", "group", s.vm+"-more", s.vm+"-workers")
+	require.NoError(t, err)
+	eventually(t, "a server that is not of the workers' group does not reach the database", func() bool {
+		_, err := s.ssh(other, "timeout 2 bash -c '</dev/tcp/"+database+"/5432'")
+		return err != nil
+	})
+	s.on(t, other, "timeout 5 bash -c '</dev/tcp/"+s.address+"/443'")
+
 	s.opera(t, "undeploy", "-p", ".opera-workers", "--workers", "3")
 }
 
@@ -208,10 +217,10 @@ func (s *cloudService) requireRestores(t *testing.T) {
 }
 
 // requireNoSecret: none was in any command line, of opera's machine or of a server, and none is in what opera said and keeps.
-func (s *cloudService) requireNoSecret(t *testing.T, w *watch) {
+func (s *cloudService) requireNoSecret(t *testing.T, w *testbed.Arguments) {
 	t.Helper()
 	secrets := secretsIn(t, s.folder)
-	for _, line := range w.all() {
+	for _, line := range w.All() {
 		requireNoSecret(t, secrets, "the command line "+line, []byte(line))
 	}
 	requireNoSecret(t, secrets, "opera's output", []byte(strings.Join(s.said, "")))

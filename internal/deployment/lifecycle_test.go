@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"imagebuilder/internal/testbed"
 )
 
 // TestLifecycle: what is deployed is there, a second deployment changes nothing, and undeploy takes all of it but the volume. No secret is to
@@ -110,7 +112,7 @@ func outsideMTU(t *testing.T) int {
 // watch looks at all processes and at a folder of temporary files until it is asked: it tells of processes that have the secret in their
 // arguments, and of files that others can read.
 func watch(folder, secret string) func() []string {
-	stop, found := make(chan struct{}), make(chan []string)
+	arguments, stop, found := testbed.WatchArguments(), make(chan struct{}), make(chan []string)
 	go func() {
 		var all []string
 		for {
@@ -119,12 +121,6 @@ func watch(folder, secret string) func() []string {
 				found <- all
 				return
 			case <-time.After(50 * time.Millisecond):
-			}
-			processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-			for _, process := range processes {
-				if arguments, _ := os.ReadFile(process); strings.Contains(string(arguments), secret) {
-					all = append(all, strings.ReplaceAll(string(arguments), "\x00", " "))
-				}
 			}
 			_ = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 				if err != nil || entry.IsDir() || filepath.Dir(path) != folder { // those in folders of 0700 are opera's and Ansible's
@@ -139,7 +135,13 @@ func watch(folder, secret string) func() []string {
 	}()
 	return func() []string {
 		close(stop)
-		return <-found
+		all := <-found
+		for _, line := range arguments.All() {
+			if strings.Contains(line, secret) {
+				all = append(all, strings.ReplaceAll(line, "\x00", " "))
+			}
+		}
+		return all
 	}
 }
 

@@ -3,7 +3,6 @@ package opera_test
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/base64"
 	"io"
 	"io/fs"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -220,31 +218,14 @@ func gunzip(data []byte) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// watchArguments looks at the command lines of all processes, again and again until stop is called.
+// watchArguments looks at the command lines of all processes until stop is called.
 func watchArguments(t *testing.T) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan []string)
-	go func() {
-		var found []string
-		for {
-			paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
-			for _, path := range paths {
-				if data, err := os.ReadFile(path); err == nil && hasTrace(data) { // it may have ended
-					found = append(found, string(data))
-				}
-			}
-			select {
-			case <-ctx.Done():
-				done <- found
-				return
-			case <-time.After(50 * time.Millisecond): // a playbook, a build and a push take longer
-			}
-		}
-	}()
+	watched := testbed.WatchArguments()
 	return func() {
 		t.Helper()
-		cancel()
-		require.Empty(t, <-done, "a secret is an argument of a process")
+		for _, line := range watched.All() {
+			require.False(t, hasTrace([]byte(line)), "a secret is an argument of a process: %s", line)
+		}
 	}
 }

@@ -1,11 +1,62 @@
 package testbed
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
+
+// Arguments are the command lines of all processes of this machine, as long as they are watched.
+type Arguments struct {
+	stop chan struct{}
+	done chan []string
+}
+
+// WatchArguments begins to look at processes. One that lives for less than some 30 ms may be missed.
+func WatchArguments() *Arguments {
+	const (
+		pause = 30 * time.Millisecond
+		young = 30 // looks: a process may start another program at first
+		all   = 60 // looks: then at the old ones too
+	)
+	a := &Arguments{stop: make(chan struct{}), done: make(chan []string, 1)}
+	go func() {
+		seen, ages := map[string]bool{}, map[string]int{}
+		for look := 0; ; look++ {
+			now := map[string]int{}
+			entries, _ := os.ReadDir("/proc") // without one there are no processes
+			for _, entry := range entries {
+				pid := entry.Name()
+				if pid[0] < '0' || pid[0] > '9' {
+					continue
+				}
+				now[pid] = ages[pid] + 1
+				if now[pid] <= young || look%all == 0 {
+					if data, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline")); err == nil { // it may have ended
+						seen[string(data)] = true
+					}
+				}
+			}
+			ages = now
+			select {
+			case <-a.stop:
+				a.done <- slices.Collect(maps.Keys(seen))
+				return
+			case <-time.After(pause):
+			}
+		}
+	}()
+	return a
+}
+
+// All ends it, and gives all command lines that there were, with NUL between arguments.
+func (a *Arguments) All() []string {
+	close(a.stop)
+	return <-a.done
+}
 
 // ProcessRuns tells whether a process of this machine has the argument.
 func ProcessRuns(argument string) bool {
