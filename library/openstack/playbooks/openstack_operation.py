@@ -120,6 +120,7 @@ class ActionModule(NodeOperation):
 
     def do_create_server(self):
         name, timeout = self._name(), self._timeout()
+        self._require_data_volume()
         server = self._our_server(name)
         if server and server["status"] == "BUILD":
             server = self._built(server, timeout)
@@ -321,10 +322,23 @@ class ActionModule(NodeOperation):
             forget_host(address)
             os.remove(os.path.join(self._records_folder(), f"{address}.json"))
 
+    def _require_data_volume(self):
+        """No server is made for a volume that is not there."""
+        wanted = self.inputs.get("data_volume")
+        if not wanted:
+            return
+        try:
+            found = [v["id"] for v in self._cloud("volume_info")["volumes"] if wanted in (v["id"], v["name"])]
+        except Failure as e:
+            raise Failure(f"data volume {wanted}: {e}") from e
+        if len(found) != 1:
+            raise Failure(f"there are several volumes {wanted} ({', '.join(sorted(found))}): name it by its id" if found else f"there is no volume {wanted}")
+
     def _mount_data(self, address, server_id, timeout):
         """Attaches the data volume and has it mounted."""
         volume = self._cloud("server_volume", server=server_id, volume=self.inputs["data_volume"], timeout=timeout)["volume"]
         device = next((a.get("device") for a in volume.get("attachments") or [] if a.get("server_id") == server_id), None)
+        # node.yml has put this file into a folder below the others'.
         with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), "data_volume.sh"), encoding="utf-8") as f:
             script = f.read()
         done = self._ssh(address, f"sudo -n sh -s -- {volume['id']} {device or '-'} {DATA}", stdin=script)
