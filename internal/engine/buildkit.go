@@ -193,6 +193,9 @@ func (b *BuildKit) attachables(src Source) []session.Attachable {
 
 // gone tells whether an error means that the daemon or the link to it is no more.
 func gone(err error) bool {
+	if unreachable(err) {
+		return true
+	}
 	s := err.Error()
 	for _, sign := range []string{
 		"error reading from server", "transport is closing", "connection reset by peer", "keepalive ping failed",

@@ -143,7 +143,7 @@ func (o *OpenStack) Inside(ctx context.Context, argv ...string) (string, error) 
 }
 
 // Listing is all that somebody has made in any project and whose name has this part, sorted; with "" it is all of all. Each is a line
-// of its kind, its project, its name and its id: server, floating-ip, router, port, network, security-group or keypair. A port without
+// of its kind, its project, its name and its id: server, volume, floating-ip, router, port, network, security-group or keypair. A port without
 // a name has that of its server, and a floating-ip that of the server that it leads to.
 func (o *OpenStack) Listing(t T, part string) []string {
 	t.Helper()

@@ -114,6 +114,7 @@ setup() {
   base
   install control \
     keystone uwsgi-plugin-python3 placement-api glance-api neutron-common neutron-l3-agent nova-common nova-api nova-conductor nova-scheduler \
+    cinder-api cinder-scheduler cinder-volume \
     python3-openstackclient rabbitmq-server mariadb-server-core mariadb-client-core \
     ipset iptables ebtables conntrack bridge-utils iproute2 openssh-client curl socat
   install docker docker.io

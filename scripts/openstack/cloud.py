@@ -26,6 +26,7 @@ FLAVORS = {
     "m1.tiny": (256, {}),
     "m1.small": (1024, {}),
     "m1.full": (256, {"bed:docker_mb": "300"}),
+    "m1.bare": (256, {"bed:docker_mb": "0"}),  # a volume may be mounted there
     "m1.nowhere": (256, {"resources:CUSTOM_FOO": "1"}),  # no host has that
 }
 
@@ -48,6 +49,7 @@ def identity(cloud):
         ("placement", "placement", 8778, ""),
         ("network", "neutron", 9696, ""),
         ("compute", "nova", 8774, "/v2.1"),
+        ("volumev3", "cinder", 8776, "/v3/%(project_id)s"),
     ):
         service = keystone.find_service(name) or keystone.create_service(type=kind, name=name)
         have = {endpoint.interface for endpoint in keystone.endpoints(service_id=service.id)}
@@ -111,11 +113,14 @@ def keypair():
 
 
 def agents_are_up(cloud):
-    """Waits for nova's agent and for those of neutron."""
+    """Waits for the agents of nova, neutron and cinder."""
     end = time.monotonic() + 120
     while True:
         up = {s.binary for s in cloud.compute.services() if s.state == "up"} | {a.binary for a in cloud.network.agents() if a.is_alive}
-        missing = {"nova-compute", "nova-scheduler", "nova-conductor", "neutron-linuxbridge-agent", "neutron-l3-agent"} - up
+        up |= {s["binary"] for s in cloud.block_storage.get("/os-services").json().get("services", []) if s["state"] == "up"}
+        missing = {
+            "nova-compute", "nova-scheduler", "nova-conductor", "neutron-linuxbridge-agent", "neutron-l3-agent", "cinder-scheduler", "cinder-volume"
+        } - up
         if not missing:
             return
         if time.monotonic() > end:
@@ -137,6 +142,8 @@ def things(cloud):
         yield of("server", server.project_id, server.name, server.id)
     ports = list(cloud.network.ports())
     names.update({port.id: names.get(port.device_id) for port in ports})
+    for volume in cloud.block_storage.volumes(all_projects=True):
+        yield of("volume", volume.project_id, volume.name, volume.id)
     for address in cloud.network.ips():
         yield of("floating-ip", address.project_id, names.get(address.port_id) or address.floating_ip_address, address.id)
     for router in cloud.network.routers():
@@ -172,7 +179,9 @@ def empty(cloud):
             sys.exit("servers of an earlier run cannot be deleted")
         time.sleep(0.5)
     for kind, _, name, identifier in found:
-        if kind == "floating-ip":
+        if kind == "volume":
+            cloud.block_storage.post(f"/volumes/{identifier}/action", json={"os-force_delete": {}})
+        elif kind == "floating-ip":
             cloud.network.delete_ip(identifier)
         elif kind == "router":
             for port in cloud.network.ports(device_id=identifier, device_owner="network:router_interface"):

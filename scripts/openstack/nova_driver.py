@@ -46,6 +46,14 @@ class ServerDriver(fake.FakeDriver):
         server("delete", instance)
         return super().cleanup(context, instance, network_info, *args, **kwargs)
 
+    def attach_volume(self, context, connection_info, instance, mountpoint, **kwargs):
+        server("attach", instance, VOLUME=connection_info["serial"], FILE=connection_info["data"]["path"])
+        super().attach_volume(context, connection_info, instance, mountpoint, **kwargs)
+
+    def detach_volume(self, context, connection_info, instance, mountpoint, **kwargs):
+        server("detach", instance, VOLUME=connection_info["serial"])
+        super().detach_volume(context, connection_info, instance, mountpoint, **kwargs)
+
     def reboot(self, context, instance, network_info, reboot_type, **kwargs):
         server("halt", instance)
         server("boot", instance)

@@ -4,6 +4,8 @@
 #   server.sh create ID   its disk and its link, by NAME, IMAGE, ADDRESS, GATEWAY, MAC, TAP, BRIDGE, DOCKER_MB; the public key comes on stdin
 #   server.sh boot ID     starts it; its disk is as it was
 #   server.sh halt ID     ends everything in it at once
+#   server.sh attach ID   it has a disk more until it halts: VOLUME and its FILE
+#   server.sh detach ID   it has not
 #   server.sh delete ID   all of it is gone; that it never was is no error
 #   server.sh crash NAME  halt and boot; ID or NAME
 #
@@ -35,7 +37,7 @@ create() {
   delete "$id"
   mkdir -p "$dir"/{upper,work,root,docker,containerd}
   # shellcheck disable=SC2153 # from the environment
-  printf '%s=%q\n' NAME "$NAME" IMAGE "$IMAGE" TAP "$TAP" >"$dir/settings"
+  printf '%s=%q\n' NAME "$NAME" IMAGE "$IMAGE" TAP "$TAP" DOCKER_MB "${DOCKER_MB-}" >"$dir/settings"
 
   ip netns add "$net"
   inside ip link add "$TAP" type veth peer name eth0 netns "/run/netns/$net"
@@ -48,7 +50,7 @@ create() {
   ip -netns "$net" address add "$ADDRESS" dev eth0
   ip -netns "$net" route add default via "$GATEWAY"
 
-  if [ -n "${DOCKER_MB-}" ]; then mount -t tmpfs -o "size=${DOCKER_MB}m,mode=710" tmpfs "$dir/docker"; fi
+  if [ "${DOCKER_MB:-0}" != 0 ]; then mount -t tmpfs -o "size=${DOCKER_MB}m,mode=710" tmpfs "$dir/docker"; fi
   assemble "$id"
   local root=$dir/root archive home
   echo "$NAME" >"$root/etc/hostname"
@@ -70,7 +72,7 @@ assemble() {
   lower=$(layers "$IMAGE")
   mount -t overlay overlay -o "lowerdir=$lower,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
   mkdir -p "$dir/root/var/lib/docker" "$dir/root/var/lib/containerd"
-  mount --bind "$dir/docker" "$dir/root/var/lib/docker"
+  if [ "$DOCKER_MB" != 0 ]; then mount --bind "$dir/docker" "$dir/root/var/lib/docker"; fi
   mount --bind "$dir/containerd" "$dir/root/var/lib/containerd"
 }
 
@@ -142,7 +144,7 @@ halt() {
 }
 
 delete() {
-  local dir=$servers/$1 net
+  local dir=$servers/$1 net file
   net=$(space "$1")
   halt "$1"
   if [ -e "$dir/settings" ]; then
@@ -150,8 +152,42 @@ delete() {
     (. "$dir/settings" && inside ip link delete "$TAP" 2>/dev/null) || true # the agent may have been quicker
   fi
   if [ -e "/run/netns/$net" ]; then ip netns delete "$net"; fi
+  for file in "$dir"/volumes/*; do
+    if [ -e "$file" ]; then VOLUME=${file##*/} detach "$1"; fi
+  done
   if [ -d "$dir/docker" ] && mountpoint -q "$dir/docker"; then umount "$dir/docker"; fi
   rm -rf "$dir"
+}
+
+# attach makes a disk of the file. A process of ours has it open; when that ends, whatever the reason, the kernel lets go of the file.
+attach() {
+  local dir=$servers/$1 pid start child loop dev
+  runs "$1" || die "server $1 does not run"
+  read -r pid start <"$dir/pid"
+  child=$(<"/proc/$pid/task/$pid/children")
+  dev=/proc/${child%% *}/root/dev
+  # shellcheck disable=SC2153 # from the environment
+  loop=$(losetup --find --show "$FILE")
+  setsid sleep infinity <"$loop" >/dev/null 2>&1 &
+  mkdir -p "$dir/volumes"
+  echo "$! $(start_of $!)" >"$dir/volumes/$VOLUME"
+  losetup --detach "$loop"
+  mkdir -p "$dev/disk/by-id"
+  mknod -m 660 "$dev/${loop#/dev/}" b "$(stat -c '%Hr' "$loop")" "$(stat -c '%Lr' "$loop")"
+  ln -s "../../${loop#/dev/}" "$dev/disk/by-id/virtio-${VOLUME:0:20}"
+}
+
+detach() {
+  local file=$servers/$1/volumes/$VOLUME pid start child dev
+  if runs "$1"; then
+    read -r pid start <"$servers/$1/pid"
+    child=$(<"/proc/$pid/task/$pid/children")
+    dev=/proc/${child%% *}/root/dev
+    rm -f "$dev/$(basename "$(readlink "$dev/disk/by-id/virtio-${VOLUME:0:20}")")" "$dev/disk/by-id/virtio-${VOLUME:0:20}"
+  fi
+  read -r pid start <"$file"
+  if [ "$(start_of "$pid")" = "$start" ]; then kill "$pid"; fi
+  rm "$file"
 }
 
 # crash takes an ID or a name.
@@ -170,6 +206,6 @@ crash() {
 }
 
 case ${1-} in
-create | boot | halt | delete | crash) "$@" ;;
-*) die "usage: server.sh create|boot|halt|delete|crash SERVER" ;;
+create | boot | halt | attach | detach | delete | crash) "$@" ;;
+*) die "usage: server.sh create|boot|halt|attach|detach|delete|crash SERVER" ;;
 esac

@@ -61,7 +61,7 @@ once() {
 # ---- settings
 
 umask 077
-mkdir -p $etc $state/done $state/images $state/nova/instances $state/neutron
+mkdir -p $etc $state/done $state/images $state/nova/instances $state/neutron $state/cinder
 [ -s $state/key ] || ssh-keygen -q -t ed25519 -N '' -C tests -f $state/key </dev/null
 [ -s $state/password ] || head -c 18 /dev/urandom | base64 | tr '+/' 'xy' >$state/password
 password=$(<$state/password)
@@ -71,6 +71,7 @@ done
 mv $etc/clouds.yaml /bed/clouds.yaml
 umask 022
 ln -sf /scripts/nova_driver.py /usr/lib/python3/dist-packages/nova/virt/ibos.py
+ln -sf /scripts/cinder_driver.py /usr/lib/python3/dist-packages/cinder/volume/drivers/ibos.py
 
 # ---- network
 
@@ -109,7 +110,7 @@ say "the database is up"
 
 databases() {
   local name
-  for name in keystone glance placement neutron nova_api nova nova_cell0; do
+  for name in keystone glance placement cinder neutron nova_api nova nova_cell0; do
     echo "CREATE DATABASE IF NOT EXISTS $name CHARACTER SET utf8mb3;"
     echo "GRANT ALL ON $name.* TO 'openstack'@'localhost' IDENTIFIED BY '$password';"
   done | mysql
@@ -130,7 +131,8 @@ schemas() {
   {
     once keystone keystone db_sync && once bootstrap bootstrap &&
       once placement env OS_PLACEMENT_CONFIG_DIR=$etc placement-manage --config-file $etc/placement.conf db sync &&
-      once glance glance-manage --config-file $etc/glance-api.conf db_sync
+      once glance glance-manage --config-file $etc/glance-api.conf db_sync &&
+      once cinder cinder-manage --config-file $etc/cinder.conf db sync
   } &
   local first=$!
   once neutron neutron-db-manage --config-file $etc/neutron.conf upgrade head &
@@ -161,6 +163,9 @@ say "keystone answers"
 start glance glance-api --config-file $etc/glance-api.conf
 start neutron-server neutron-server --config-file $etc/neutron.conf
 start nova-api nova-api --config-file $etc/nova.conf
+start cinder-api cinder-api --config-file $etc/cinder.conf
+start cinder-scheduler cinder-scheduler --config-file $etc/cinder.conf
+start cinder-volume cinder-volume --config-file $etc/cinder.conf
 start nova-conductor nova-conductor --config-file $etc/nova.conf
 once identity inside /usr/bin/python3 /scripts/cloud.py identity || fail "users and services could not be made"
 await placement 60 answers http://$api:8778/
@@ -173,6 +178,7 @@ start nova-compute /usr/bin/python3 -c 'import sys; sys.argv[0] = "nova-compute"
   --config-file $etc/nova.conf
 await glance 60 answers http://$api:9292/
 await nova-api 120 answers http://$api:8774/
+await cinder-api 120 answers http://$api:8776/
 say "all APIs answer"
 for file in /run/pids/*; do
   kill -0 "$(<"$file")" 2>/dev/null || fail "${file##*/} ended: $(tail -n 3 "/bed/log/${file##*/}.log")"

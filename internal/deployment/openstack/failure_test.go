@@ -26,7 +26,7 @@ func TestFailures(t *testing.T) {
 			"no-key: server " + p.name + "-4: Invalid key_name provided. (its key_name is key-none)",
 			"no-host: server " + p.name + "-5: No valid host was found",
 			"no-cloud: Unable to establish connection to http://127.0.0.1:9/v3", "Connection refused",
-			"no-volumes: data volume data: ",
+			"no-volume: there is no volume data",
 			`no-port: /rules/0/port: must be a number from 2 to 65534, and is "https"`,
 		}, "deploy", "--workers", "8")
 		require.Len(t, named(p.cloud.servers(t), p.name), 1) // no-host, in error

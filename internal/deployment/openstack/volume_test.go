@@ -7,13 +7,56 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"imagebuilder/internal/testbed"
 )
 
-// TestDataVolume has disks of this machine mounted as a server has its data volume: a blank one gets a file system, once, and what is
-// on one that is not blank stays. The OpenStack of the tests has no volumes that could be attached.
+// TestDataVolume deploys servers with a volume, one after the other: what is on it stays. There is no Engine on them, so that each
+// deployment ends behind the server.
 func TestDataVolume(t *testing.T) {
+	onEach(t, func(t *testing.T, version testbed.Opera) {
+		p := newProject(t, version, machine)
+		volume := p.name + "-data"
+		p.inputs["image"], p.inputs["flavor"], p.inputs["data_volume"] = "debian-12", "m1.bare", volume
+		p.fails(t, []string{"machine: there is no volume " + volume}, "deploy")
+		require.Empty(t, named(p.cloud.servers(t), p.name))
+
+		id := demo.create(t, "volumev3", "/volumes", "volume", map[string]any{"name": volume, "size": 1})
+		is := func(status string) func() bool {
+			return func() bool {
+				return demo.list(t, "volumev3", "/volumes/detail?name="+volume, "volumes")[0].Status == status
+			}
+		}
+		require.Eventually(t, is("available"), patience, time.Second/2)
+		noEngine := []string{"engine: no Docker Engine answers on 10.79.0."}
+		p.fails(t, noEngine, "deploy", "--clean-state", "--force")
+		require.True(t, is("in-use")())
+		mounted := func() string {
+			return onServer(t, p.outputs(t)["address"], "findmnt", "--noheadings", "--output", "FSTYPE,TARGET", "/var/lib/docker")
+		}
+		require.Equal(t, []string{"ext4", "/var/lib/docker"}, strings.Fields(mounted()))
+		onServer(t, p.outputs(t)["address"], "sudo", "sh", "-c", "'echo data >/var/lib/docker/kept'")
+		p.fails(t, noEngine, "deploy", "--clean-state", "--force")
+		require.Equal(t, []string{"ext4", "/var/lib/docker"}, strings.Fields(mounted()))
+		p.undeploy(t)
+		p.leavesNothing(t)
+		require.Eventually(t, is("available"), patience, time.Second/2)
+
+		p.inputs["data_volume"] = id
+		p.fails(t, noEngine, "deploy", "--clean-state", "--force")
+		require.Equal(t, "data\n", onServer(t, p.outputs(t)["address"], "cat", "/var/lib/docker/kept"))
+		p.undeploy(t)
+		p.leavesNothing(t)
+		require.Eventually(t, is("available"), patience, time.Second/2)
+	})
+}
+
+// TestVolumesDisk has disks of this machine mounted as a server has its data volume: a blank one gets a file system, once, and what is
+// on one that is not blank stays.
+func TestVolumesDisk(t *testing.T) {
 	t.Parallel()
 	script := filepath.Join(root, "library", "openstack", "playbooks", "data_volume.sh")
 	// In a mount namespace of its own, and with an fstab of its own.
