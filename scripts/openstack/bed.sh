@@ -51,9 +51,10 @@ sources() {
 install() {
   local name=$1 root=$bed/run/$1-root
   shift
-  if [ -e "$bed/layers/$name.ready" ]; then return; fi
+  if [ "$*" = "$(cat "$bed/layers/$name.ready" 2>/dev/null)" ]; then return; fi
   say "installing $name: ${*:1:3}…"
   rm -rf "$bed/layers/$name" "$bed/layers/.work-$name"
+  if [ "$name" = control ]; then rm -rf "$bed/state"; fi # what others have made
   mkdir -p "$bed/layers/$name" "$bed/layers/.work-$name" "$root"
   # In a mount namespace of its own: whatever happens, nothing stays mounted.
   # shellcheck disable=SC2016 # for that shell
@@ -78,7 +79,7 @@ install() {
     die "$name could not be installed; more in $bed/log/setup-$name.log"
   }
   rmdir "$root"
-  touch "$bed/layers/$name.ready"
+  echo "$*" >"$bed/layers/$name.ready"
 }
 
 # base is what servers and the control plane begin with: Debian with systemd, sshd, and what Ansible needs.
