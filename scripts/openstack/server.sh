@@ -159,13 +159,19 @@ delete() {
   rm -rf "$dir"
 }
 
+# devices ID prints where the /dev of a server that runs is seen from here.
+devices() {
+  local pid child
+  read -r pid _ <"$servers/$1/pid"
+  child=$(<"/proc/$pid/task/$pid/children")
+  echo "/proc/${child%% *}/root/dev"
+}
+
 # attach makes a disk of the file. A process of ours has it open; when that ends, whatever the reason, the kernel lets go of the file.
 attach() {
-  local dir=$servers/$1 pid start child loop dev
+  local dir=$servers/$1 loop dev
   runs "$1" || die "server $1 does not run"
-  read -r pid start <"$dir/pid"
-  child=$(<"/proc/$pid/task/$pid/children")
-  dev=/proc/${child%% *}/root/dev
+  dev=$(devices "$1")
   # shellcheck disable=SC2153 # from the environment
   loop=$(losetup --find --show "$FILE")
   setsid sleep infinity <"$loop" >/dev/null 2>&1 &
@@ -178,11 +184,9 @@ attach() {
 }
 
 detach() {
-  local file=$servers/$1/volumes/$VOLUME pid start child dev
+  local file=$servers/$1/volumes/$VOLUME pid start dev
   if runs "$1"; then
-    read -r pid start <"$servers/$1/pid"
-    child=$(<"/proc/$pid/task/$pid/children")
-    dev=/proc/${child%% *}/root/dev
+    dev=$(devices "$1")
     rm -f "$dev/$(basename "$(readlink "$dev/disk/by-id/virtio-${VOLUME:0:20}")")" "$dev/disk/by-id/virtio-${VOLUME:0:20}"
   fi
   read -r pid start <"$file"

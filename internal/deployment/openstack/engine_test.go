@@ -22,9 +22,9 @@ func TestInstalledEngine(t *testing.T) {
 		packages := func() []string {
 			return strings.Split(onServer(t, address, "dpkg-query", "--show", "--showformat", `'${db:Status-Abbrev} ${Package}\n'`, "|", "grep", "^ii"), "\n")
 		}
-		engine := func(install bool) *project {
+		engine := func() *project {
 			one := newProject(t, version, "engine.yaml")
-			one.inputs["address"], one.inputs["identity_file"], one.inputs["install"], one.inputs["removal"] = address, identity, install, "delete"
+			one.inputs["address"], one.inputs["identity_file"] = address, identity
 			return one
 		}
 		// Of no use to anything, as Debian sees it, and not ours.
@@ -32,7 +32,7 @@ func TestInstalledEngine(t *testing.T) {
 		before := packages()
 		require.Contains(t, before, "ii  procps")
 
-		ours, other := engine(true), engine(true)
+		ours, other := engine(), engine()
 		ours.does(t, "deploy")
 		installed := packages()
 		require.Contains(t, installed, "ii  docker.io")

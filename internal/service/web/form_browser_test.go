@@ -70,6 +70,7 @@ func TestForm(t *testing.T) {
 	b.press("button[value=add-image]")
 	// The page's script puts secrets back, a moment after there is a page.
 	b.until(`document.querySelector("[name='/target/images/1/image']") && document.querySelector("[name='/target/registry/password']").value === "registry-swordfish"`)
+	require.Equal(t, "registry-swordfish", value("/target/registry/password"))
 	b.fill(`[name="/target/images/1/image"]`, "shop/admin")
 	b.fill(`[name="/target/images/1/tag"]`, "v2")
 	b.press("button[value=add-image]")

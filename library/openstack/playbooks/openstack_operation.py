@@ -120,7 +120,7 @@ class ActionModule(NodeOperation):
 
     def do_create_server(self):
         name, timeout = self._name(), self._timeout()
-        self._require_data_volume()
+        volume_id = self._data_volume()
         server = self._our_server(name)
         if server and server["status"] == "BUILD":
             server = self._built(server, timeout)
@@ -138,8 +138,8 @@ class ActionModule(NodeOperation):
         private = self._address(server, "fixed")
         address = floating or private
         self._meet(address, server, timeout)
-        if self.inputs.get("data_volume"):
-            self._mount_data(address, server["id"], timeout)
+        if volume_id:
+            self._mount_data(address, server["id"], volume_id, timeout)
         return {"server_id": server["id"], "public_address": address, "private_address": private or address}
 
     def do_delete_server(self):
@@ -322,26 +322,27 @@ class ActionModule(NodeOperation):
             forget_host(address)
             os.remove(os.path.join(self._records_folder(), f"{address}.json"))
 
-    def _require_data_volume(self):
-        """No server is made for a volume that is not there."""
+    def _data_volume(self):
+        """The id of the data volume, None if none is wanted. No server is made for one that is not there."""
         wanted = self.inputs.get("data_volume")
         if not wanted:
-            return
+            return None
         try:
             found = [v["id"] for v in self._cloud("volume_info")["volumes"] if wanted in (v["id"], v["name"])]
         except Failure as e:
             raise Failure(f"data volume {wanted}: {e}") from e
         if len(found) != 1:
             raise Failure(f"there are several volumes {wanted} ({', '.join(sorted(found))}): name it by its id" if found else f"there is no volume {wanted}")
+        return found[0]
 
-    def _mount_data(self, address, server_id, timeout):
+    def _mount_data(self, address, server_id, volume_id, timeout):
         """Attaches the data volume and has it mounted."""
-        volume = self._cloud("server_volume", server=server_id, volume=self.inputs["data_volume"], timeout=timeout)["volume"]
+        volume = self._cloud("server_volume", server=server_id, volume=volume_id, timeout=timeout)["volume"]
         device = next((a.get("device") for a in volume.get("attachments") or [] if a.get("server_id") == server_id), None)
         # node.yml has put this file into a folder below the others'.
         with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), "data_volume.sh"), encoding="utf-8") as f:
             script = f.read()
-        done = self._ssh(address, f"sudo -n sh -s -- {volume['id']} {device or '-'} {DATA}", stdin=script)
+        done = self._ssh(address, f"sudo -n sh -s -- {volume_id} {device or '-'} {DATA}", stdin=script)
         if done.returncode != 0:
             raise Failure(f"data volume {self.inputs['data_volume']}: {done.stderr.strip()}")
         self.changed = self.changed or done.stdout.strip() == "changed"
