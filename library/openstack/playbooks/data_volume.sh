@@ -39,7 +39,9 @@ fi
 mkdir -p "$3"
 if ! mountpoint -q "$3"; then
   [ -z "$(ls -A "$3")" ] || fail "$3 has files already: the volume must be there before Docker's Engine"
-  if ! grep -q "^UUID=$uuid " /etc/fstab; then printf 'UUID=%s %s auto defaults,nofail 0 2\n' "$uuid" "$3" >>/etc/fstab; fi
+  # After a restart, an Engine that did not wait for it would begin anew below.
+  options=defaults,nofail,x-systemd.before=docker.service,x-systemd.required-by=docker.service
+  if ! grep -q "^UUID=$uuid " /etc/fstab; then printf 'UUID=%s %s auto %s 0 2\n' "$uuid" "$3" "$options" >>/etc/fstab; fi
   mount "$disk" "$3"
   changed=1
 elif [ "$(findmnt -n -o SOURCE --mountpoint "$3")" != "$disk" ]; then
