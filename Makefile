@@ -84,11 +84,11 @@ test-wrapper: ## the container images and scripts/image-builder-cli.sh with a Do
 	go test -timeout 20m -tags docker -count=1 $(TESTFLAGS) ./internal/wrapper
 
 .PHONY: test-compose
-test-compose: ## blueprints/docker-compose with a Docker Engine; as root; Compose takes some minutes to compile. A part of `make soak`
+test-compose: ## blueprints/docker-compose, and images again for each platform; as root; takes minutes to compile. A part of `make soak`
 	scripts/setup.sh packages iproute2 python3
 	scripts/setup.sh engine
 	scripts/engines.sh debian compose
-	go test -timeout 15m -tags docker,compose -run TestCompose -count=1 $(TESTFLAGS) ./internal/wrapper
+	go test -timeout 30m -tags docker,compose -run 'TestCompose|TestImagesAreReproducible' -count=1 $(TESTFLAGS) ./internal/wrapper
 
 .PHONY: test-blueprints
 test-blueprints: setup build ## the service deployed by opera, to a Docker Engine and to an OpenStack of the tests' own; as root
@@ -133,7 +133,7 @@ soak: setup build ## tests that take minutes: silence on a healthy link, Keycloa
 	scripts/setup.sh packages iproute2
 	scripts/bases.sh .work/bases
 	go test -timeout 15m -tags soak -run Minutes $(TESTFLAGS) ./internal/engine/
-	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-compose; else echo 'not tested: blueprints/docker-compose; as root: make test-compose'; fi
+	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-compose; else echo 'not tested: blueprints/docker-compose, images for each platform; as root: make test-compose'; fi
 	scripts/keycloak.sh .work/keycloak
 	go test -timeout 15m -tags soak -run Minutes $(TESTFLAGS) ./internal/service/auth/
 	scripts/setup.sh packages postgresql

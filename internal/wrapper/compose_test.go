@@ -25,6 +25,8 @@ networks:
   outside: {external: true, name: ` + network + `}
 `
 
+func init() { reproduced = []string{"amd64", "arm64"} }
+
 // composition is the blueprint, running.
 type composition struct {
 	dir string
