@@ -53,6 +53,7 @@ install() {
   shift
   if [ "$*" = "$(cat "$bed/layers/$name.ready" 2>/dev/null)" ]; then return; fi
   say "installing $name: ${*:1:3}…"
+  if alive; then end; fi # its files go
   rm -rf "$bed/layers/$name" "$bed/layers/.work-$name"
   if [ "$name" = control ]; then rm -rf "$bed/state"; fi # what others have made
   mkdir -p "$bed/layers/$name" "$bed/layers/.work-$name" "$root"

@@ -405,6 +405,8 @@ def forget_host(address):
     """Removes the keys of an address: the server that had it is no more."""
     path = known_hosts()
     gone = known_keys(address)
+    if not gone:
+        return  # and no key is lost that ssh adds to the file meanwhile
     with open(path, encoding="utf-8") as f:
         kept = [line for line in f if line.strip() not in gone]
     write_private(path, "".join(kept))
