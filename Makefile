@@ -73,7 +73,7 @@ test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
 	scripts/engines.sh debian
 	go test -timeout 15m $(TESTFLAGS) ./...
 	@# these take Docker Engines, and so root
-	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-docker test-wrapper test-blueprints; else echo 'not tested: Docker Engines, container images, blueprints; as root: make test-docker test-wrapper test-blueprints'; fi
+	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-docker test-wrapper test-blueprints BLUEPRINT_FLAGS=-short; else echo 'not tested: Docker Engines, container images, blueprints; as root: make test-docker test-wrapper test-blueprints'; fi
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: test-wrapper
@@ -100,15 +100,14 @@ test-blueprints: setup build ## the service deployed by opera, to a Docker Engin
 	scripts/opera.sh
 	OPENSTACK=1 OPERA='0.6.6 0.7.0' scripts/opera.sh
 	scripts/openstack/bed.sh setup
-	go test -timeout 10m -tags blueprints -run OpenStack -count=1 $(TESTFLAGS) ./internal/testbed
-	@# side by side: they wait more than they compute
-	go test -p 3 -parallel 3 -timeout 40m -tags blueprints -count=1 $(TESTFLAGS) $(BLUEPRINT_TESTS)
+	go test -p 2 -timeout 60m -tags blueprints -count=1 $(BLUEPRINT_FLAGS) $(TESTFLAGS) $(BLUEPRINT_TESTS)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for five minutes
 	scripts/fuzz.sh 5m
 
-BLUEPRINT_TESTS := ./internal/deployment/... ./internal/blueprints
+BLUEPRINT_TESTS := ./internal/testbed ./internal/blueprints ./internal/deployment/...
+BLUEPRINT_FLAGS := # -short: what nodes do whichever opera runs them is tested with one version, in turn
 
 # Starting a Docker Engine takes root.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "sudo -n env PATH=$$PATH")
@@ -155,7 +154,7 @@ verify: ## formatting, vet, linters, generated code, scripts
 	go vet ./...
 	go vet -tags soak,engines ./internal/engine/... ./internal/service/auth ./internal/service/chaos ./internal/service/load
 	go vet -tags docker,compose ./internal/wrapper
-	go vet -tags blueprints ./internal/testbed $(BLUEPRINT_TESTS)
+	go vet -tags blueprints $(BLUEPRINT_TESTS)
 	@# a processor of each: what differs between systems is the system. macOS takes the files that Linux takes, nearly all of them
 	GOOS=windows GOARCH=amd64 go vet $(PORTABLE)
 	GOOS=darwin GOARCH=arm64 go vet $(HOSTS)

@@ -147,8 +147,24 @@ func docker(t *testing.T, args ...string) string {
 
 // onEach runs a test with each version of opera, side by side. Names of what is deployed begin with the project's.
 func onEach(t *testing.T, test func(*testing.T, *project)) {
+	t.Helper()
+	on(t, testbed.Operas(t, false), test)
+}
+
+// inTurn runs a test of what nodes do by themselves, whichever opera runs them: in short mode with one version.
+func inTurn(t *testing.T, test func(*testing.T, *project)) {
+	t.Helper()
+	versions := testbed.Operas(t, false)
+	if testing.Short() {
+		versions = testbed.Turn(t.Name(), versions)
+	}
+	on(t, versions, test)
+}
+
+func on(t *testing.T, versions []testbed.Opera, test func(*testing.T, *project)) {
+	t.Helper()
 	t.Parallel()
-	for _, version := range testbed.Operas(t, false) {
+	for _, version := range versions {
 		t.Run(version.String(), func(t *testing.T) {
 			t.Parallel()
 			test(t, newProject(t, version))

@@ -22,7 +22,7 @@ import (
 
 // TestCertificate: it is valid for the host and its names, by an authority that is kept, and renewed when that is wanted or due.
 func TestCertificate(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		secret := func(name string) string { return filepath.Join(p.folder, "secrets", name) }
 		deploy := func(properties map[string]any) *x509.Certificate {
 			p.template(t, nodes{"certificate": node("Certificate", properties)}, "certificate.ca_certificate", "certificate.expires")
@@ -79,7 +79,7 @@ func TestCertificate(t *testing.T) {
 
 // TestGivenCertificate: an authority that is given signs, and a certificate that is given is taken as it is.
 func TestGivenCertificate(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		secret := func(name string) string { return filepath.Join(p.folder, "secrets", name) }
 		given := func(name string) string { return filepath.Join(p.folder, name) }
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -11,7 +11,7 @@ import (
 
 // TestChange: what is deployed with other properties is made anew, and nothing else is.
 func TestChange(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		archive := image(t, p.name+".tar", p.name+"-web:1", p.name)
 		web := func(name string, more map[string]any) map[string]any {
 			properties := map[string]any{"name": p.name + "-" + name, "image": p.name + "-web:1", "archive": archive, "networks": []string{p.name + "-net"}}
@@ -81,7 +81,7 @@ func TestChange(t *testing.T) {
 // TestSecretsChange: a container whose secret has changed is made anew, and so is one whose image is another one; it is stopped as it wants to
 // be. The old image goes when nobody uses it.
 func TestSecretsChange(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		p.env = append(p.env, "PASSWORD=one")
 		archive := image(t, p.name+".tar", p.name+"-web:1", p.name)
 		deployed := func(archive string) nodes {

@@ -14,7 +14,7 @@ import (
 
 // TestNotOurs: what somebody else has made and is named as a node wants it is an error to deploy, and left alone when that is undeployed.
 func TestNotOurs(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		archive, other := image(t, p.name+".tar", p.name+"-web:1", p.name), image(t, p.name+"-other.tar", p.name+"-web:1", "other")
 		docker(t, "load", "--input", other)
 		docker(t, "network", "create", "--subnet", subnet(t), "--label", "imagebuilder.mark=other", "--label", "imagebuilder.node=network", p.name+"-network")
@@ -99,7 +99,7 @@ func TestFailures(t *testing.T) {
 
 // TestNoEngine: an Engine that does not answer is named, and so is a machine without a docker command.
 func TestNoEngine(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		p.env = append(p.env, "DOCKER_HOST=unix:///nowhere/docker.sock")
 		p.template(t, nil)
 		said := p.operaFails(t, "deploy", "service.yaml")

@@ -37,7 +37,7 @@ var ownImages = sync.OnceValues(func() (string, error) {
 
 // TestSecrets: what is missing is made, kept, and replaced by a rotation alone, which leaves what opens documents of before.
 func TestSecrets(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		tag := "image-builder-api:" + testbed.OwnImageVersion
 		secret := func(name string) string {
 			data, err := os.ReadFile(filepath.Join(p.folder, "secrets", name))
@@ -90,7 +90,7 @@ func TestSecrets(t *testing.T) {
 
 // TestRegistry: it speaks TLS with the deployment's certificate, knows its user, and has its images in the volume.
 func TestRegistry(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		port := freePort(t)
 		require.NoError(t, os.WriteFile(filepath.Join(p.folder, "password"), []byte("pass-"+p.name), 0o600))
 		p.template(t, nodes{
@@ -129,7 +129,7 @@ func TestRegistry(t *testing.T) {
 
 // TestDatabase: a backup has all of a database, a restore brings it back, and one that fails changes nothing.
 func TestDatabase(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		require.NoError(t, os.WriteFile(filepath.Join(p.folder, "password"), []byte("pass-"+p.name), 0o600))
 		sql := func(statement string) string {
 			return docker(t, "exec", p.name+"-db", "psql", "--no-psqlrc", "-U", "app", "-d", "app", "-At", "-c", statement)

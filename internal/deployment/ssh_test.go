@@ -23,7 +23,7 @@ var servers atomic.Int32
 // TestSSH: a machine that is reached by SSH gets the image and the container too, its key is learned once, and another one is refused. The
 // user's own file of known hosts is left alone.
 func TestSSH(t *testing.T) {
-	onEach(t, func(t *testing.T, p *project) {
+	inTurn(t, func(t *testing.T, p *project) {
 		here, err := user.Current()
 		require.NoError(t, err)
 		users := filepath.Join(here.HomeDir, ".ssh", "known_hosts")

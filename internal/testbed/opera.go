@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,12 @@ func OpenStackOperas(t T) []Opera {
 		all = append(all, Opera{Version: version, Core: coreVersions()[0], Bin: filepath.Join(env, "bin")})
 	}
 	return all
+}
+
+// Turn is one of the versions, for a test whose nodes do not care which opera runs them: tests take turns, by their names.
+func Turn(test string, versions []Opera) []Opera {
+	turn := crc32.ChecksumIEEE([]byte(test)) % uint32(len(versions))
+	return versions[turn : turn+1]
 }
 
 // Operas are the environments with every version of opera: with the newest ansible-core, and if older is true with the

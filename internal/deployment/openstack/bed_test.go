@@ -71,14 +71,26 @@ func unique() string {
 
 // onEach runs a test with each version of opera, side by side.
 func onEach(t *testing.T, test func(*testing.T, testbed.Opera)) {
+	t.Helper()
 	t.Parallel()
-	onEachOf(t, test)
+	on(t, testbed.OpenStackOperas(t), test)
 }
 
-// onEachOf does so in a test that has something of its own to do first.
-func onEachOf(t *testing.T, test func(*testing.T, testbed.Opera)) {
+// inTurn runs a test of what nodes do by themselves, whichever opera runs them: in short mode with one version.
+func inTurn(t *testing.T, test func(*testing.T, testbed.Opera)) {
 	t.Helper()
-	for _, version := range testbed.OpenStackOperas(t) {
+	t.Parallel()
+	versions := testbed.OpenStackOperas(t)
+	if testing.Short() {
+		versions = testbed.Turn(t.Name(), versions)
+	}
+	on(t, versions, test)
+}
+
+// on runs a test that may have had something of its own to do first.
+func on(t *testing.T, versions []testbed.Opera, test func(*testing.T, testbed.Opera)) {
+	t.Helper()
+	for _, version := range versions {
 		t.Run(version.String(), func(t *testing.T) {
 			t.Parallel()
 			test(t, version)

@@ -14,7 +14,7 @@ import (
 // TestInstalledEngine has an Engine installed where there is none. Only the deployment that installed it removes it, when it is asked to,
 // with what came along and nothing else.
 func TestInstalledEngine(t *testing.T) {
-	onEach(t, func(t *testing.T, version testbed.Opera) {
+	inTurn(t, func(t *testing.T, version testbed.Opera) {
 		p := newProject(t, version, machine)
 		p.inputs["image"] = "debian-12"
 		p.fails(t, []string{"engine: no Docker Engine answers on 10.79.0."}, "deploy")

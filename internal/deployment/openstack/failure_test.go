@@ -48,7 +48,7 @@ func TestQuota(t *testing.T) {
 	admin.do(t, http.MethodPut, "compute", "/os-quota-sets/"+project, map[string]any{"quota_set": map[string]any{"instances": 0}}, nil)
 	poor, err := logIn(t.Context(), clouds, "demo", name)
 	require.NoError(t, err)
-	onEachOf(t, func(t *testing.T, version testbed.Opera) {
+	on(t, testbed.OpenStackOperas(t), func(t *testing.T, version testbed.Opera) {
 		p := newProject(t, version, machine)
 		p.cloud, p.inputs["cloud"] = poor, ""
 		for variable, value := range map[string]string{"AUTH_URL": poor.auth["auth_url"], "USERNAME": "demo", "PASSWORD": poor.auth["password"], "PROJECT_NAME": name,
@@ -96,7 +96,7 @@ func TestOthersThings(t *testing.T) {
 	serverID := demo.create(t, "compute", "/servers", "server", map[string]any{"name": server, "flavorRef": flavor, "imageRef": image,
 		"networks": []any{map[string]string{"uuid": network}}})
 	require.Eventually(t, func() bool { return named(demo.servers(t), server)[0].Status == "ERROR" }, patience, time.Second)
-	onEachOf(t, func(t *testing.T, version testbed.Opera) {
+	on(t, testbed.OpenStackOperas(t), func(t *testing.T, version testbed.Opera) {
 		p := newProject(t, version, machine)
 		p.inputs["name"] = group
 		p.fails(t, []string{"group: there is a security group " + group + " that is not of this deployment (" + groupID + ")"}, "deploy")

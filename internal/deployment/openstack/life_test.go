@@ -21,7 +21,7 @@ const machine = "machine.yaml"
 
 // TestLife deploys a server with a Docker Engine and a network, deploys it again, changes it and takes it back.
 func TestLife(t *testing.T) {
-	onEach(t, func(t *testing.T, version testbed.Opera) {
+	inTurn(t, func(t *testing.T, version testbed.Opera) {
 		p := newProject(t, version, machine)
 		ssh := map[string]any{"port": 22, "from": "ssh"}
 		web := map[string]any{"port": 8080, "sources": []any{"10.79.0.1/24"}}
@@ -99,7 +99,7 @@ func knownToUser(t *testing.T, address string) int {
 // TestFloatingAddress deploys a server in a network behind a router, and reaches it by a floating address, which is neither one that
 // somebody has left unused nor left itself. There is no Engine on it, so that the deployment ends half-way.
 func TestFloatingAddress(t *testing.T) {
-	onEach(t, func(t *testing.T, version testbed.Opera) {
+	inTurn(t, func(t *testing.T, version testbed.Opera) {
 		p := newProject(t, version, machine)
 		provider := demo.list(t, "network", "/networks?name=provider", "networks")[0].ID
 		spare := demo.create(t, "network", "/floatingips", "floatingip", map[string]any{"floating_network_id": provider, "description": "spare " + p.name})

@@ -17,7 +17,7 @@ import (
 // TestDataVolume deploys servers with a volume, one after the other: what is on it stays. There is no Engine on them, so that each
 // deployment ends behind the server.
 func TestDataVolume(t *testing.T) {
-	onEach(t, func(t *testing.T, version testbed.Opera) {
+	inTurn(t, func(t *testing.T, version testbed.Opera) {
 		p := newProject(t, version, machine)
 		volume := p.name + "-data"
 		p.inputs["image"], p.inputs["flavor"], p.inputs["data_volume"] = "debian-12", "m1.bare", volume
