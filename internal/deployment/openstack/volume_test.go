@@ -99,5 +99,5 @@ func TestVolumesDisk(t *testing.T) {
 	} {
 		require.Contains(t, said, want)
 	}
-	require.Contains(t, strings.SplitAfter(said, "fstab: 1, ")[1], "/data auto defaults,nofail,")
+	require.Contains(t, strings.SplitAfter(said, "fstab: 1, ")[1], "/data auto defaults,nofail,x-systemd.before=docker.service,x-systemd.required-by=docker.service 0 2\n")
 }
