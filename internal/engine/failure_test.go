@@ -7,6 +7,7 @@ import (
 	"time"
 
 	bk "github.com/moby/buildkit/client"
+	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
 	"imagebuilder/internal/event"
@@ -109,6 +110,45 @@ func TestSharedOutputIsToldOnce(t *testing.T) {
 	}
 	require.Equal(t, []string{"one\n", "one\n", "two\n"}, told)
 	require.Equal(t, []string{"one", "one", "two"}, b.tails["sha256:v"].lines(), "each variant can still end its own error with them")
+}
+
+// TestBrokenStep: of the steps with an error, the one that broke the build is told. Others were cancelled for it, or may fail: a cache
+// that is not there yet is no trouble, and any other trouble with a cache is a warning.
+func TestBrokenStep(t *testing.T) {
+	t.Parallel()
+	steps := map[string]string{}
+	var notes []string
+	r := newRecorder("a", newLogFilter(), func(e event.Event) {
+		switch {
+		case e.Step != nil:
+			steps[e.Step.Name] = e.Step.Error
+		case e.Note != nil:
+			notes = append(notes, e.Note.Text)
+		}
+	})
+	for second, v := range []bk.Vertex{
+		{Name: "importing cache manifest from r/a:cache", Error: "r/a:cache: not found"},
+		{Name: "importing cache manifest from r/b:cache", Error: "401 Unauthorized"},
+		{Name: "[context busybox] r/busybox", Error: "failed to copy: context canceled: context canceled"},
+		{Name: "[1/2] RUN exit 7", Error: "exit code: 7"},
+		{Name: "[2/2] RUN sleep 60", Error: "context canceled"},
+	} {
+		at := time.Unix(int64(second), 0)
+		v.Digest, v.Started, v.Completed = digest.FromString(v.Name), &at, &at
+		r.status(&bk.SolveStatus{Vertexes: []*bk.Vertex{&v}})
+	}
+	step, _ := r.failed()
+	require.NotNil(t, step)
+	require.Equal(t, "[1/2] RUN exit 7", step.Name)
+	require.Equal(t, map[string]string{
+		"importing cache manifest from r/a:cache": "",
+		"importing cache manifest from r/b:cache": "",
+		"[context busybox] r/busybox":             "failed to copy: context canceled: context canceled",
+		"[1/2] RUN exit 7":                        "exit code: 7",
+		"[2/2] RUN sleep 60":                      "context canceled",
+	}, steps)
+	require.Len(t, notes, 1)
+	require.Contains(t, notes[0], "r/b:cache: 401 Unauthorized; the build goes on without it")
 }
 
 func TestTimesFollowContent(t *testing.T) {

@@ -138,13 +138,17 @@ func (r *recorder) vertex(v *bk.Vertex) {
 	if v.Completed != nil && v.Error == "" {
 		r.completed[v.Digest] = true
 	}
-	if v.Error != "" && isCache(v) && !strings.HasSuffix(v.Error, ": not found") {
-		r.emit.Note(event.Warning, r.group+": "+v.Name+": "+short(v.Error)+"; the build goes on without it"+cacheAdvice(v.Error))
-	}
-	r.emit(event.Event{Step: &event.Step{
+	step := event.Step{
 		ID: r.step(v.Digest), Name: v.Name, Group: r.group,
 		Started: v.Started, Completed: v.Completed, Cached: v.Cached, Error: v.Error,
-	}})
+	}
+	if v.Error != "" && isCache(v) {
+		step.Error = "" // the build goes on
+		if !strings.HasSuffix(v.Error, ": not found") {
+			r.emit.Note(event.Warning, r.group+": "+v.Name+": "+short(v.Error)+"; the build goes on without it"+cacheAdvice(v.Error))
+		}
+	}
+	r.emit(event.Event{Step: &step})
 }
 
 // step is the step's name among those of all variants. A vertex is named by its content, so variants that need the
@@ -193,13 +197,12 @@ func (r *recorder) log(l *bk.VertexLog) {
 	}
 }
 
-// failed is the step that broke the build and its last lines, "" when no step did. A step that was
-// only cancelled because another one failed is not it.
+// failed is the step that broke the build and its last lines, nil when no step did.
 func (r *recorder) failed() (step *bk.Vertex, lines []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for d, v := range r.vertices {
-		if v.Error == "" || isCache(v) || strings.Contains(v.Error, context.Canceled.Error()) {
+		if isCache(v) || !event.Broken(v.Error) {
 			continue
 		}
 		if step == nil || v.Started != nil && step.Started != nil && v.Started.Before(*step.Started) {

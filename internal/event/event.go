@@ -2,7 +2,11 @@
 // It knows no engine: BuildKit's vertices become steps, and so does a git fetch.
 package event
 
-import "time"
+import (
+	"context"
+	"strings"
+	"time"
+)
 
 // Event is one thing that happened. Exactly one of its pointers is set.
 type Event struct {
@@ -21,6 +25,12 @@ type Step struct {
 	Completed *time.Time `json:"completed,omitempty"`
 	Cached    bool       `json:"cached,omitempty"`
 	Error     string     `json:"error,omitempty"`
+}
+
+// Broken tells whether a step with this error broke by itself. One that was only cancelled did not: because another step failed, perhaps
+// of another build, which shared this one.
+func Broken(stepError string) bool {
+	return stepError != "" && !strings.Contains(stepError, context.Canceled.Error())
 }
 
 // Progress is a countable part of a step, as bytes transferred.

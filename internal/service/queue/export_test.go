@@ -29,6 +29,14 @@ func (j *Journal) Emit(e event.Event) { j.emit(j.mask.event(e)) }
 // Close is close.
 func (j *Journal) Close() { j.close() }
 
+// Failure is the name of the step that broke the build and its last lines, "" if none did.
+func (j *Journal) Failure() (step string, lastLines []string) {
+	if f := j.failure(); f != nil {
+		return f.name, f.tail
+	}
+	return "", nil
+}
+
 // RowSize and WaitingSize are bounds of a journal.
 const (
 	RowSize     = rowSize

@@ -170,7 +170,7 @@ func (j *journal) step(s event.Step) {
 	if s.Completed == nil {
 		return
 	}
-	if s.Error != "" && j.failed == nil {
+	if event.Broken(s.Error) && j.failed == nil {
 		j.failed = &failedStep{name: s.Name}
 		if t := j.tails[s.ID]; t != nil {
 			j.failed.tail = t.lines()

@@ -86,6 +86,29 @@ func firstLease() *store.Lease {
 	return &store.Lease{Invocation: store.Invocation{ID: "i", Attempt: 1}, NextSeq: 1}
 }
 
+// TestJournalTellsTheBrokenStep: a step that was cancelled before, as one that another build shared and gave up, is not it.
+func TestJournalTellsTheBrokenStep(t *testing.T) {
+	t.Parallel()
+	s := &sink{t: t, fail: always}
+	j, err := queue.NewJournal(t.Context(), firstLease(), noLimit, []byte(noSecrets), s.write)
+	require.NoError(t, err)
+	at := time.Now()
+	end := func(id, name, problem string) {
+		j.Emit(event.Event{Step: &event.Step{ID: id, Name: name, Started: &at, Completed: &at, Error: problem}})
+	}
+	end("1", "[context busybox] r/busybox", "context canceled")
+	end("1", "[context busybox] r/busybox", "")
+	step, _ := j.Failure()
+	require.Empty(t, step)
+	j.Emit(output("2", "first\noops\n"))
+	end("2", "[1/2] RUN exit 7", "exit code: 7")
+	end("3", "[other 1/2] RUN exit 8", "exit code: 8")
+	j.Close()
+	step, lines := j.Failure()
+	require.Equal(t, "[1/2] RUN exit 7", step)
+	require.Equal(t, []string{"first", "oops"}, lines)
+}
+
 // TestJournalKeepsEveryByte: whatever steps put out, in whatever pieces, and however often the database fails, each step's bytes are
 // there, once and in order, in entries without a gap that none of the limits is broken by.
 func TestJournalKeepsEveryByte(t *testing.T) {
