@@ -40,9 +40,8 @@ func TestDockerLocal(t *testing.T) {
 			s.requireRotation(t)
 			s.requireRestore(t)
 			s.requireBuildOutlivesPowerCut(t)
-			s.requireDataStays(t)
+			s.requireDataStays(t, map[string]any{"removal": "delete"})
 			s.requireNoSecret(t, w)
-			s.deploy(t, map[string]any{"removal": "delete"})
 			s.undeploy(t)
 			s.requireNothingLeft(t)
 			s.requireFailures(t)
@@ -121,24 +120,24 @@ func (s *localService) requireNothingLeft(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(s.folder, "secrets"))
 }
 
-// requireFailures has each step fail. Each time opera says which node it was and why, and what was there before goes on. Undeploy takes
-// everything back from there.
+// requireFailures has each step fail. Each time opera says which node it was and why, and what was there before goes on; half of the time from
+// where it had stopped. Undeploy takes everything back.
 func (s *localService) requireFailures(t *testing.T) {
 	t.Helper()
-	s.deployFails(t, "registry", []string{"there is no image 127.0.0.1:1/nothing:1", "refused"}, map[string]any{"registry_image": "127.0.0.1:1/nothing:1", "registry_archive": ""})
+	s.deployFails(t, "--clean-state", "registry", []string{"there is no image 127.0.0.1:1/nothing:1", "refused"}, map[string]any{"registry_image": "127.0.0.1:1/nothing:1", "registry_archive": ""})
 	was := map[string]any{"registry_image": "image-builder-registry:" + imagesVersion, "registry_archive": archive(t, "image-builder-registry")}
 
 	stranger, err := net.Listen("tcp", "127.0.0.1:"+s.values["registry_port"].(string))
 	require.NoError(t, err)
-	s.deployFails(t, "registry", []string{s.values["registry_port"].(string), "address already in use"}, was)
+	s.deployFails(t, "--resume", "registry", []string{s.values["registry_port"].(string), "address already in use"}, was)
 	require.NoError(t, stranger.Close())
 
 	password := s.secret(t, "database-password")
 	require.NoError(t, os.WriteFile(filepath.Join(s.folder, "secrets", "database-password"), []byte("another"), 0o600))
-	s.deployFails(t, "migrate", []string{"password authentication failed"}, nil)
+	s.deployFails(t, "--clean-state", "migrate", []string{"password authentication failed"}, nil)
 	require.NoError(t, os.WriteFile(filepath.Join(s.folder, "secrets", "database-password"), []byte(password), 0o600))
 
-	s.deployFails(t, "api", []string{`IMAGE_BUILDER_MAX_RUNNING: invalid value "many"`, "does not stay up"}, map[string]any{"image_builder_env": map[string]any{"IMAGE_BUILDER_MAX_RUNNING": "many"}})
+	s.deployFails(t, "--resume", "api", []string{`IMAGE_BUILDER_MAX_RUNNING: invalid value "many"`, "does not stay up"}, map[string]any{"image_builder_env": map[string]any{"IMAGE_BUILDER_MAX_RUNNING": "many"}})
 	s.undeploy(t)
 	s.requireNothingLeft(t)
 }

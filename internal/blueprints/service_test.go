@@ -63,10 +63,11 @@ func (s *service) deploy(t *testing.T, changes map[string]any) string {
 	return s.opera(t, "deploy", "--clean-state", "--force", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
 }
 
-func (s *service) deployFails(t *testing.T, node string, causes []string, changes map[string]any) string {
+// deployFails deploys with changed inputs, from the first node (--clean-state) or from where it had failed (--resume).
+func (s *service) deployFails(t *testing.T, how, node string, causes []string, changes map[string]any) string {
 	t.Helper()
 	s.with(t, changes)
-	return s.operaFails(t, node, causes, "deploy", "--clean-state", "--force", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
+	return s.operaFails(t, node, causes, "deploy", how, "--force", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
 }
 
 // update changes inputs of a service that runs, as the version of opera can.

@@ -6,56 +6,99 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 // Arguments are the command lines of all processes of this machine, as long as they are watched.
 type Arguments struct {
-	stop chan struct{}
-	done chan []string
+	seen map[string]bool // guarded by watch
+}
+
+// watch is the one look at processes for all that watch them: each takes milliseconds.
+var watch struct {
+	sync.Mutex
+	running bool
+	by      map[*Arguments]bool
+	old     bool // somebody has not seen the processes that are there for long
 }
 
 // WatchArguments begins to look at processes. One that lives for less than some 30 ms may be missed.
 func WatchArguments() *Arguments {
+	a := &Arguments{seen: map[string]bool{}}
+	watch.Lock()
+	defer watch.Unlock()
+	if !watch.running {
+		watch.running, watch.by = true, map[*Arguments]bool{}
+		go watchProcesses()
+	}
+	watch.by[a], watch.old = true, true
+	return a
+}
+
+// watchProcesses looks until nobody watches any more.
+func watchProcesses() {
 	const (
 		pause = 30 * time.Millisecond
 		young = 30 // looks: a process may start another program at first
 		all   = 60 // looks: then at the old ones too
 	)
-	a := &Arguments{stop: make(chan struct{}), done: make(chan []string, 1)}
-	go func() {
-		seen, ages := map[string]bool{}, map[string]int{}
-		for look := 0; ; look++ {
-			now := map[string]int{}
-			entries, _ := os.ReadDir("/proc") // without one there are no processes
-			for _, entry := range entries {
-				pid := entry.Name()
-				if pid[0] < '0' || pid[0] > '9' {
-					continue
-				}
-				now[pid] = ages[pid] + 1
-				if now[pid] <= young || look%all == 0 {
-					if data, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline")); err == nil { // it may have ended
-						seen[string(data)] = true
-					}
-				}
-			}
-			ages = now
-			select {
-			case <-a.stop:
-				a.done <- slices.Collect(maps.Keys(seen))
-				return
-			case <-time.After(pause):
-			}
+	ages := map[string]int{}
+	for look := 1; lookAtProcesses(ages, young, look%all == 0); look++ {
+		time.Sleep(pause)
+	}
+}
+
+// lookAtProcesses looks once at those that were there for no more than so many looks, or also at the old ones. It is false when nobody watches.
+func lookAtProcesses(ages map[string]int, young int, old bool) bool {
+	watch.Lock()
+	defer watch.Unlock()
+	if len(watch.by) == 0 {
+		watch.running = false
+		return false
+	}
+	old, watch.old = old || watch.old, false
+	now := processes()
+	maps.DeleteFunc(ages, func(pid string, _ int) bool { return !now[pid] })
+	for pid := range now {
+		ages[pid]++
+		if ages[pid] > young && !old {
+			continue
 		}
-	}()
-	return a
+		data, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+		if err != nil { // it has ended
+			continue
+		}
+		for a := range watch.by {
+			a.seen[string(data)] = true
+		}
+	}
+	return true
+}
+
+// processes are the ids of all processes. Without a /proc there are none.
+func processes() map[string]bool {
+	folder, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = folder.Close() }()
+	names, _ := folder.Readdirnames(-1) // what it could read
+	ids := map[string]bool{}
+	for _, name := range names {
+		if name[0] >= '0' && name[0] <= '9' {
+			ids[name] = true
+		}
+	}
+	return ids
 }
 
 // All ends it, and gives all command lines that there were, with NUL between arguments.
 func (a *Arguments) All() []string {
-	close(a.stop)
-	return <-a.done
+	watch.Lock()
+	defer watch.Unlock()
+	delete(watch.by, a)
+	return slices.Collect(maps.Keys(a.seen))
 }
 
 // ProcessRuns tells whether a process of this machine has the argument.
