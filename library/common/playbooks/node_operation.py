@@ -14,6 +14,7 @@ A library's own action is a class derived from NodeOperation, in a file that beg
 import hashlib
 import json
 import os
+import re
 import shlex
 import socket
 
@@ -362,10 +363,16 @@ class NodeOperation(ActionBase):
 
 
 def _message(result):
-    """Why a module failed. One that has ended by an exception has no message: ansible-core 2.19 keeps that apart, an older one its trace as a text."""
+    """Why a module failed. One that has ended by an exception has no message of its own: ansible-core 2.19 keeps that apart, an older one its trace as a text."""
     exception = result.get("exception")
-    text = result.get("msg") or getattr(getattr(exception, "event", None), "msg", None) or str(exception or "").strip()
-    return text.splitlines()[-1] if text and "Traceback" in text else text
+    text = result.get("msg")
+    if text and text.startswith("MODULE FAILURE"):  # what an older one says instead
+        exception = exception or result.get("module_stderr")
+        text = "" if exception else text
+    text = text or getattr(getattr(exception, "event", None), "msg", None) or str(exception or "").strip()
+    if not text or "Traceback" not in text:
+        return text
+    return re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])  # without the exception's type
 
 
 HOST_KEYS = ["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=accept-new", "-o", "HashKnownHosts=no", "-o", "UpdateHostKeys=no",
