@@ -219,6 +219,16 @@ func (p *project) status(t *testing.T) string {
 	return info.Status
 }
 
+// inTurn goes through what happens to a service that is in use; in short mode through what is the turn of one of so many versions of opera.
+func inTurn(t *testing.T, turn, versions int, flows ...func(*testing.T)) {
+	t.Helper()
+	for i, flow := range flows {
+		if !testing.Short() || i%versions == turn {
+			flow(t)
+		}
+	}
+}
+
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Minute); !condition(); time.Sleep(100 * time.Millisecond) {

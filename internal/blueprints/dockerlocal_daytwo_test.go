@@ -80,13 +80,12 @@ func (s *localService) requireBuildOutlivesPowerCut(t *testing.T) {
 	s.succeeds(t, build)
 }
 
-// requireDataStays: a service that was undeployed has its builds when it is deployed again, with changed inputs.
-func (s *localService) requireDataStays(t *testing.T, changes map[string]any) {
+// requireDataStays: a service that was undeployed has its builds when it is deployed again.
+func (s *localService) requireDataStays(t *testing.T) {
 	t.Helper()
 	builds := s.builds(t)
 	s.undeploy(t)
 	require.Equal(t, []string{s.name + "-builder", s.name + "-database", s.name + "-registry"}, s.lines(t, "volume", "ls", "--quiet"))
-	s.with(t, changes)
 	s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
 	require.Equal(t, builds, s.builds(t))
 }

@@ -69,7 +69,7 @@ func (c *checkout) script(t *testing.T, code int, args ...string) string {
 // TestDeployLocal goes through scripts/deploy_local.sh.
 func TestDeployLocal(t *testing.T) {
 	t.Parallel()
-	operas := testbed.Operas(t, false)
+	operas := testbed.Pairs(t)
 	c := newCheckout(t, newLocalService(t, operas[len(operas)-1], numberOfScript))
 	port, registryPort := c.values["port"].(string), c.values["registry_port"].(string)
 	settings := []string{"deploy", "--yes", "--name", c.name, "--port", port, "--registry-port", registryPort, "--subnet", c.at(0) + "/24"}

@@ -24,7 +24,8 @@ const numberOfScript = 10
 // undeploys.
 func TestDockerLocal(t *testing.T) {
 	t.Parallel()
-	for i, opera := range testbed.Operas(t, false) {
+	operas := testbed.Pairs(t)
+	for i, opera := range operas {
 		t.Run(opera.Version, func(t *testing.T) {
 			t.Parallel()
 			s := newLocalService(t, opera, i)
@@ -34,14 +35,9 @@ func TestDockerLocal(t *testing.T) {
 			s.requireFirstBuild(t)
 			s.requireWrongKeyDenied(t)
 			s.requireUnchanged(t)
-			s.requireBuildOutlivesUpdate(t, map[string]any{"workers": 2})
-			s.requireBuildOutlivesUpdate(t, map[string]any{"workers": 1})
-			s.requireNewVersion(t)
-			s.requireRotation(t)
-			s.requireRestore(t)
-			s.requireBuildOutlivesPowerCut(t)
-			s.requireDataStays(t, map[string]any{"removal": "delete"})
+			inTurn(t, i, len(operas), s.requireRestore, s.requireNewVersion, s.requireMoreAndFewerWorkers, s.requireBuildOutlivesPowerCut, s.requireRotation, s.requireDataStays)
 			s.requireNoSecret(t, w)
+			s.deploy(t, map[string]any{"removal": "delete"})
 			s.undeploy(t)
 			s.requireNothingLeft(t)
 			s.requireFailures(t)
@@ -110,6 +106,12 @@ func (s *localService) requireBuildOutlivesUpdate(t *testing.T, changes map[stri
 		require.Equal(t, before, others(), "the number of workers is nobody else's business")
 	}
 	s.succeeds(t, build)
+}
+
+func (s *localService) requireMoreAndFewerWorkers(t *testing.T) {
+	t.Helper()
+	s.requireBuildOutlivesUpdate(t, map[string]any{"workers": 2})
+	s.requireBuildOutlivesUpdate(t, map[string]any{"workers": 1})
 }
 
 // requireNothingLeft: after undeploy with removal, there is nothing of the service on the machine.

@@ -25,7 +25,8 @@ import (
 // when it is undeployed.
 func TestOpenStack(t *testing.T) {
 	t.Parallel()
-	for _, opera := range testbed.OpenStackOperas(t) {
+	operas := testbed.OpenStackOperas(t)
+	for i, opera := range operas {
 		t.Run(opera.Version, func(t *testing.T) {
 			t.Parallel()
 			s := newCloudService(t, opera, "blue"+strings.ReplaceAll(opera.Version, ".", ""))
@@ -38,11 +39,7 @@ func TestOpenStack(t *testing.T) {
 			s.requireWhoMayEnter(t)
 			s.site = newSite(t, s.gateway)
 			s.requireBuilds(t)
-			s.requireSurvivesCrash(t)
-			s.requireSame(t)
-			s.requireOtherServersBuild(t)
-			s.requireRotates(t)
-			s.requireRestores(t)
+			inTurn(t, i, len(operas), s.requireSurvivesCrash, s.requireRestores, s.requireOtherServersBuild, s.requireRotates, s.requireSame)
 			s.requireNoSecret(t, w)
 			s.requireNoSecretOnServer(t)
 			require.NotEmpty(t, s.left(t))

@@ -148,13 +148,13 @@ func docker(t *testing.T, args ...string) string {
 // onEach runs a test with each version of opera, side by side. Names of what is deployed begin with the project's.
 func onEach(t *testing.T, test func(*testing.T, *project)) {
 	t.Helper()
-	on(t, testbed.Operas(t, false), test)
+	on(t, testbed.Pairs(t), test)
 }
 
 // inTurn runs a test of what nodes do by themselves, whichever opera runs them: in short mode with one version.
 func inTurn(t *testing.T, test func(*testing.T, *project)) {
 	t.Helper()
-	versions := testbed.Operas(t, false)
+	versions := testbed.Pairs(t)
 	if testing.Short() {
 		versions = testbed.Turn(t.Name(), versions)
 	}

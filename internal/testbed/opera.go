@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -24,24 +23,6 @@ func (o Opera) String() string { return "opera " + o.Version + " core " + o.Core
 func operaVersions() []string { return []string{"0.6.6", "0.6.9", "0.7.0"} }
 func coreVersions() []string  { return []string{"2.19", "2.16"} }
 
-// OpenStackOperas are the environments with what library/openstack takes besides: those of the oldest and the newest version of opera.
-func OpenStackOperas(t T) []Opera {
-	t.Helper()
-	root, err := RepoRoot()
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	var all []Opera
-	for _, version := range []string{operaVersions()[0], operaVersions()[len(operaVersions())-1]} {
-		env := filepath.Join(root, ".work", "opera-openstack", "opera-"+version)
-		if _, err := os.Stat(filepath.Join(env, "complete")); err != nil {
-			t.Fatalf("opera %s with openstacksdk is not here: %v; OPENSTACK=1 scripts/opera.sh makes it", version, err)
-		}
-		all = append(all, Opera{Version: version, Core: coreVersions()[0], Bin: filepath.Join(env, "bin")})
-	}
-	return all
-}
-
 // Turn is one of the versions, for a test whose nodes do not care which opera runs them: tests take turns, by their names.
 func Turn(test string, versions []Opera) []Opera {
 	turn := crc32.ChecksumIEEE([]byte(test)) % uint32(len(versions))
@@ -52,35 +33,63 @@ func Turn(test string, versions []Opera) []Opera {
 // oldest one too.
 func Operas(t T, older bool) []Opera {
 	t.Helper()
-	root, err := RepoRoot()
-	if err != nil {
-		t.Fatalf("%v", err)
+	cores := coreVersions()
+	if !older {
+		cores = cores[:1]
 	}
 	var all []Opera
-	for i, core := range coreVersions() {
-		folder := filepath.Join(root, ".work", "opera")
-		if i > 0 {
-			if !older {
-				break
-			}
-			folder += "-core" + core
-		}
+	for _, core := range cores {
 		for _, version := range operaVersions() {
-			env := filepath.Join(folder, "opera-"+version)
-			if _, err := os.Stat(filepath.Join(env, "complete")); err != nil {
-				t.Fatalf("opera %s with ansible-core %s is not here: %v; %s makes it", version, core, err, operaCommand(core, folder))
-			}
-			all = append(all, Opera{Version: version, Core: core, Bin: filepath.Join(env, "bin")})
+			all = append(all, environment(t, "opera", version, core))
 		}
 	}
 	return all
 }
 
-func operaCommand(core, folder string) string {
-	if core == coreVersions()[0] {
-		return "scripts/opera.sh"
+// Pairs are the versions of opera, the newest with the newest ansible-core and each older one with the oldest: for nodes on hosts, where
+// every version of both is to be seen, but not each with each.
+func Pairs(t T) []Opera {
+	t.Helper()
+	return pairs(t, "opera", operaVersions())
+}
+
+// OpenStackOperas are the oldest and the newest pair, with what library/openstack takes besides.
+func OpenStackOperas(t T) []Opera {
+	t.Helper()
+	versions := operaVersions()
+	return pairs(t, "opera-openstack", []string{versions[0], versions[len(versions)-1]})
+}
+
+func pairs(t T, kind string, versions []string) []Opera {
+	t.Helper()
+	cores := coreVersions()
+	var all []Opera
+	for i, version := range versions {
+		core := cores[len(cores)-1]
+		if i == len(versions)-1 {
+			core = cores[0]
+		}
+		all = append(all, environment(t, kind, version, core))
 	}
-	return fmt.Sprintf("make opera, or ANSIBLE_CORE=%s.x scripts/opera.sh %s,", core, folder)
+	return all
+}
+
+// environment is one that `make opera` or `make opera-openstack` has made.
+func environment(t T, kind, version, core string) Opera {
+	t.Helper()
+	root, err := RepoRoot()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	folder := filepath.Join(root, ".work", kind)
+	if core != coreVersions()[0] {
+		folder += "-core" + core
+	}
+	env := filepath.Join(folder, "opera-"+version)
+	if _, err := os.Stat(filepath.Join(env, "complete")); err != nil {
+		t.Fatalf("opera %s with ansible-core %s is not here: %v; make %s makes it", version, core, err, kind)
+	}
+	return Opera{Version: version, Core: core, Bin: filepath.Join(env, "bin")}
 }
 
 // OperaOutputs are the outputs of a deployment, as `opera outputs` prints them.
