@@ -65,7 +65,7 @@ func lookAtProcesses(ages map[string]int, young int, old bool) bool {
 		if ages[pid] > young && !old {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+		data, err := commandLine(pid)
 		if err != nil { // it has ended
 			continue
 		}
@@ -91,6 +91,11 @@ func processes() map[string]bool {
 		}
 	}
 	return ids
+}
+
+// commandLine is a process's, with NUL after each argument.
+func commandLine(pid string) ([]byte, error) {
+	return os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
 }
 
 // All ends it, and gives all command lines that there were, with NUL between arguments.
@@ -122,9 +127,8 @@ func ManagedEngines(folder string) []string {
 // commandLines are the arguments of all processes. Where there is no /proc there are none.
 func commandLines() [][]string {
 	var all [][]string
-	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
-	for _, path := range paths {
-		if data, err := os.ReadFile(path); err == nil { // it may have ended
+	for _, pid := range slices.Sorted(maps.Keys(processes())) {
+		if data, err := commandLine(pid); err == nil { // it may have ended
 			all = append(all, strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00"))
 		}
 	}
