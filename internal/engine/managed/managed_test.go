@@ -4,11 +4,14 @@ package managed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -162,6 +165,48 @@ func TestKilled(t *testing.T) {
 			requireGone(t, cfg.StateDir)
 		})
 	}
+}
+
+// TestAbandonedSnapshots leaves what a daemon leaves that is killed between naming a snapshot's folder
+// and committing the name.
+func TestAbandonedSnapshots(t *testing.T) {
+	t.Parallel()
+	cfg, dir := newConfig(t), program(t)
+	lease := acquire(t, cfg)
+	_, err := run(t.Context(), lease.Address, dir, "print", "first")
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(status(t, cfg).PID, syscall.SIGKILL))
+	lease.Release()
+	requireGone(t, cfg.StateDir)
+
+	found, err := filepath.Glob(filepath.Join(cfg.StateDir, "root", "runc-*", "snapshots", "snapshots"))
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	kept, err := os.ReadDir(found[0])
+	require.NoError(t, err)
+	require.NotEmpty(t, kept)
+	var left []string
+	for name := range 100 {
+		folder := filepath.Join(found[0], strconv.Itoa(name))
+		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+			require.NoError(t, os.MkdirAll(filepath.Join(folder, "fs"), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(folder, "fs", "left"), nil, 0o600))
+			left = append(left, folder)
+		}
+	}
+
+	again := acquire(t, cfg)
+	for _, folder := range left {
+		require.NoFileExists(t, filepath.Join(folder, "fs", "left"))
+	}
+	for _, folder := range kept {
+		require.DirExists(t, filepath.Join(found[0], folder.Name()))
+	}
+	out, err := run(t.Context(), again.Address, dir, "print", "second")
+	require.NoError(t, err)
+	require.Equal(t, "second", out)
+	again.Release()
+	requireGone(t, cfg.StateDir)
 }
 
 func TestKilledUserIsForgotten(t *testing.T) {

@@ -83,6 +83,9 @@ func supervise(ctx context.Context, stateDir string) error {
 	if err := p.waitForCache(ctx); err != nil {
 		return err
 	}
+	if err := p.removeAbandonedSnapshots(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "supervisor: remove what a killed daemon has left:", err)
+	}
 	defer p.tidy(own)
 	daemon, err := p.start()
 	if err != nil {
