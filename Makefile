@@ -78,7 +78,7 @@ test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
 	scripts/engines.sh debian
 	go test -timeout 15m $(TESTFLAGS) ./...
 	@# these take Docker Engines, and so root
-	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-docker test-wrapper test-blueprints BLUEPRINT_FLAGS=-short; else echo 'not tested: Docker Engines, container images, blueprints; as root: make test-docker test-wrapper test-blueprints'; fi
+	if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory -j 2 -O test-docker test-wrapper && $(MAKE) --no-print-directory test-blueprints BLUEPRINT_FLAGS=-short; else echo 'not tested: Docker Engines, container images, blueprints; as root: make test-docker test-wrapper test-blueprints'; fi
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: test-wrapper

@@ -3,6 +3,8 @@ package dockerfile_test
 import (
 	"testing"
 
+	"github.com/containerd/platforms"
+
 	"imagebuilder/internal/dockerfile"
 	"imagebuilder/internal/dockerfile/awkward"
 	"imagebuilder/internal/fault"
@@ -19,8 +21,10 @@ func FuzzParse(f *testing.F) {
 			requireInvalid(t, err)
 			return
 		}
-		q := query("linux/386")
-		q.Args, q.Stage = map[string]string{"BASE": base, "SOURCE_DATE_EPOCH": "0"}, stage
+		q := dockerfile.Query{
+			Platform: platforms.MustParse("linux/386"), BuildPlatform: platforms.MustParse("linux/amd64"),
+			Args: map[string]string{"BASE": base, "SOURCE_DATE_EPOCH": "0"}, Stage: stage,
+		}
 		if _, err := file.Bases(q); err != nil {
 			requireInvalid(t, err)
 			return

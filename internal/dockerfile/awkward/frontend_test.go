@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client/llb"
@@ -21,9 +22,11 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
 	fstypes "github.com/tonistiigi/fsutil/types"
 
 	"imagebuilder/internal/dockerfile"
+	"imagebuilder/internal/dockerfile/awkward"
 )
 
 // frontend is where BuildKit's real Dockerfile frontend runs in: it answers what the frontend asks a
@@ -187,3 +190,27 @@ func images(bases []dockerfile.Base) []string {
 }
 
 func sorted(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }
+
+// Where BuildKit's frontend builds, Bases lists what it asks for.
+func FuzzAgreement(f *testing.F) {
+	for _, c := range append(awkward.Cases(), awkward.Refused()...) {
+		f.Add(c.Dockerfile, "alpine:3.18", c.Stage)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, base, stage string) {
+		file, err := dockerfile.Parse("Dockerfile", data)
+		if err != nil {
+			return
+		}
+		q := dockerfile.Query{
+			Platform: platforms.MustParse("linux/386"), BuildPlatform: platforms.MustParse("linux/amd64"),
+			Args: map[string]string{"BASE": base, "SOURCE_DATE_EPOCH": "0"}, Stage: stage,
+		}
+		bases, err := file.Bases(q)
+		asked, refusal := solve(data, q, nil)
+		if refusal != nil {
+			return
+		}
+		require.NoError(t, err, "refused only here")
+		require.Equal(t, sorted(asked.images()), images(bases))
+	})
+}

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -79,25 +78,4 @@ func TestClient(t *testing.T) {
 	refused, err := nobody.WhoamiWithResponse(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 401, refused.ApplicationProblemJSON401.Status)
-}
-
-func FuzzClientEvents(f *testing.F) {
-	f.Add([]byte("retry: 1\n\n:\n\nid: 1\nevent: log\ndata: {\"data\":\"x\",\"step\":\"1\"}\n\nevent: end\ndata: {\"state\":\"success\"}\n\n"))
-	f.Add([]byte("event: log\ndata: {\n\n"))
-	f.Add([]byte("data\nid\nevent\n\n\n"))
-	f.Fuzz(func(t *testing.T, stream []byte) {
-		for e, err := range client.Events(bytes.NewReader(stream)) {
-			if err != nil {
-				require.NotEmpty(t, err.Error())
-				continue
-			}
-			set := 0
-			for _, is := range []bool{e.Log != nil, e.Step != nil, e.Note != nil, e.State != nil, e.End != nil} {
-				if is {
-					set++
-				}
-			}
-			require.Equal(t, 1, set)
-		}
-	})
 }

@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,7 +16,17 @@ import (
 	"imagebuilder/internal/service/builds"
 	"imagebuilder/internal/service/seal"
 	"imagebuilder/internal/service/store"
+	"imagebuilder/schemas/client"
 )
+
+// document is a build_params document with one image.
+func document(image string) string {
+	return fmt.Sprintf(`{"source":{"git_repo":{"url":"https://git.example.com/shop/web.git"}},
+		"target":{"registry":{"url":"registry.example.com","username":"robot","password":"swordfish"},"images":[{"image":%q,"tag":"v1"}]}}`, image)
+}
+
+// build is what submit submits.
+func build(image string) string { return `{"build_params":` + document(image) + `}` }
 
 // everybody lets all in.
 type everybody struct{}
@@ -74,6 +86,27 @@ func FuzzRequests(f *testing.F) {
 		}
 		if strings.Contains(body, "swordfish") {
 			require.NotContains(t, w.Body.String(), "swordfish")
+		}
+	})
+}
+
+func FuzzClientEvents(f *testing.F) {
+	f.Add([]byte("retry: 1\n\n:\n\nid: 1\nevent: log\ndata: {\"data\":\"x\",\"step\":\"1\"}\n\nevent: end\ndata: {\"state\":\"success\"}\n\n"))
+	f.Add([]byte("event: log\ndata: {\n\n"))
+	f.Add([]byte("data\nid\nevent\n\n\n"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		for e, err := range client.Events(bytes.NewReader(stream)) {
+			if err != nil {
+				require.NotEmpty(t, err.Error())
+				continue
+			}
+			set := 0
+			for _, is := range []bool{e.Log != nil, e.Step != nil, e.Note != nil, e.State != nil, e.End != nil} {
+				if is {
+					set++
+				}
+			}
+			require.Equal(t, 1, set)
 		}
 	})
 }

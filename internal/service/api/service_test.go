@@ -112,12 +112,6 @@ func start(t testing.TB, changes ...func(*setup)) *site {
 	return s
 }
 
-// document is a build_params document with one image.
-func document(image string) string {
-	return fmt.Sprintf(`{"source":{"git_repo":{"url":"https://git.example.com/shop/web.git"}},
-		"target":{"registry":{"url":"registry.example.com","username":"robot","password":"swordfish"},"images":[{"image":%q,"tag":"v1"}]}}`, image)
-}
-
 // plainDocument is one without secrets.
 func plainDocument(image string) string {
 	return fmt.Sprintf(`{"source":{"git_repo":{"url":"https://git.example.com/shop/web.git"}},
@@ -232,9 +226,6 @@ func (s *site) submit(caller, body string, header ...string) api.BuildSummary {
 	s.t.Helper()
 	return into[api.BuildSummary](s.t, s.want(http.StatusAccepted, caller, "POST", "/v1/invocations", body, header...))
 }
-
-// build is what submit submits.
-func build(image string) string { return `{"build_params":` + document(image) + `}` }
 
 // claim does what a worker does that takes the next build.
 func (s *site) claim() *store.Lease {

@@ -274,22 +274,3 @@ func TestStepsAreToldAtStartAndEnd(t *testing.T) {
 	require.Equal(t, "exit code: 1: ****", got.Error)
 	require.True(t, end.Equal(s.entries[1].At))
 }
-
-// FuzzSecretsAreMasked: however output is cut into pieces, no secret of the document comes through, and nothing else is lost.
-func FuzzSecretsAreMasked(f *testing.F) {
-	f.Add("before hunter2-secret after", uint8(3))
-	f.Add("hunter2-hunter2-secret\nhunter2-secre", uint8(1))
-	f.Add("h\xc3\xa9 \xff\xe2\x82", uint8(2))
-	f.Fuzz(func(t *testing.T, text string, size uint8) {
-		s := &sink{t: t, fail: always}
-		j, err := queue.NewJournal(t.Context(), firstLease(), noLimit, []byte(oneSecret), s.write)
-		require.NoError(t, err)
-		for rest := text; rest != ""; {
-			n := min(len(rest), int(size)+1)
-			j.Emit(output("s", rest[:n]))
-			rest = rest[n:]
-		}
-		j.Close()
-		require.Equal(t, strings.ReplaceAll(text, someSecret, "****"), string(s.outputs()["s"]))
-	})
-}

@@ -22,6 +22,8 @@ target: {registry: {url: registry.example.com, username: u, password: canary-reg
 options: {secrets: {a/b: canary-secret}, timeout: 30m}
 `
 
+var few = Limits{Bytes: 1 << 20, Images: 64}
+
 // FuzzSubmit looks for documents that crash the service, that it refuses without saying what is wrong, or that it takes although
 // they name something of the machine that builds. It is here and not in package builds because a fuzz target with a database in its
 // executable is much slower.

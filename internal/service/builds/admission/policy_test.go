@@ -48,8 +48,6 @@ func TestEveryFieldHasADecision(t *testing.T) {
 	require.Len(t, told, len(decisions))
 }
 
-var few = Limits{Bytes: 1 << 20, Images: 64}
-
 const (
 	gitSource        = `"source":{"git_repo":{"url":"https://git.example.com/a.git"}}`
 	dockerfileSource = `"source":{"dockerfile":{"url":"https://files.example.com/D"},"build_context":{"url":"https://git.example.com/c.git"}}`
