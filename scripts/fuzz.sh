@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # fuzz.sh DURATION runs every fuzz target for so long (30s, 5m), two at a time, each line with the target's name in front. An input
-# that fails is kept in the package's testdata/fuzz, to be committed.
+# that fails is kept in the package's testdata/fuzz, to be committed. `fuzz.sh compile` only has all compiled that they need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-export duration=${1:?usage: fuzz.sh DURATION}
+export duration=${1:?usage: fuzz.sh DURATION|compile}
 tests=$(mktemp -d) found=$(go env GOCACHE)/fuzz/$(go list -m) # where go test, too, keeps inputs that reach something new
 export tests found
 trap 'rm -rf "$tests"' EXIT
@@ -32,5 +32,6 @@ for package in $(cut -d: -f1 <<<"$targets" | xargs dirname | uniq); do
   mkdir -p "$tests/${package%/*}"
   (cd "$package" && go test -c -fuzz . -ldflags=-s -o "$tests/$package.test" "${files[@]}")
 done
+if [ "$duration" = compile ]; then exit; fi
 # shellcheck disable=SC2016 # the shell that xargs starts expands it
 tr '\n' '\0' <<<"$targets" | xargs -0 -n 1 -P 2 bash -c 'one "$1"' one
