@@ -201,7 +201,7 @@ func writeJSON(t *testing.T, document any) string {
 
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 60*time.Second) // a cleanup's has ended
 	defer cancel()
 	for !condition() {
 		select {
