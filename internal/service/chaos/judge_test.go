@@ -82,6 +82,7 @@ func (f *fleet) judgeOutcome(t *testing.T, o order, inv store.Invocation) {
 	if o.fails() {
 		require.Equal(t, store.StateFailed, inv.State, "build %d: %s", o.number, inv.Response)
 		require.Equal(t, store.ReasonBuildFailed, inv.Reason, "build %d: %s", o.number, inv.Response)
+		require.Contains(t, inv.Response, "exit code: 1", "build %d failed for another reason than it should", o.number)
 		require.Error(t, err, "build %d failed, and its tag is there", o.number)
 		return
 	}
@@ -98,6 +99,7 @@ func (f *fleet) judgeLog(t *testing.T, o order, inv store.Invocation) {
 	t.Helper()
 	var seq int64
 	outputs := map[int]*strings.Builder{} // by attempt
+	var others strings.Builder            // entries that are no output
 	for {
 		entries, err := f.store.Log(t.Context(), o.id, seq, 1<<20)
 		require.NoError(t, err)
@@ -112,6 +114,8 @@ func (f *fleet) judgeLog(t *testing.T, o order, inv store.Invocation) {
 					outputs[e.Attempt] = &strings.Builder{}
 				}
 				outputs[e.Attempt].Write(e.Data)
+			} else {
+				fmt.Fprintf(&others, "\n%d %s %s: %s", e.Attempt, e.At.Format(time.StampMicro), e.Kind, e.Data)
 			}
 		}
 	}
@@ -120,7 +124,7 @@ func (f *fleet) judgeLog(t *testing.T, o order, inv store.Invocation) {
 	if newest == nil && inv.Attempt > 1 && inv.State == store.StateSuccess {
 		return // what an earlier attempt had built was taken from the cache
 	}
-	require.NotNil(t, newest, "build %d: attempt %d wrote nothing", o.number, inv.Attempt)
+	require.NotNil(t, newest, "build %d: attempt %d, %s, wrote nothing: %s%s", o.number, inv.Attempt, inv.State, inv.Response, &others)
 	text := newest.String()
 	at := 0
 	for n := 1; n <= lines; n++ {
