@@ -157,8 +157,9 @@ func (s *PostgresServer) keep() error {
 	keeper := exec.Command("/bin/sh", "-c", postgresKeeper, "postgres-keeper", s.folder, filepath.Join(s.programs, "initdb"), s.host.User,
 		filepath.Join(s.programs, "postgres"), "-D", filepath.Join(s.folder, "data"), "-p", strconv.Itoa(port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+s.folder, "-c", "max_connections=300",
-		// A kill of processes loses nothing that was written, synced or not: that takes a power cut.
-		"-c", "fsync=off", "-c", "full_page_writes=off")
+		// A kill of processes loses nothing that was written, synced or not: that takes a power cut. It may end a write in the middle of
+		// a page, which recovery mends by full_page_writes.
+		"-c", "fsync=off")
 	keeper.Dir = "/" // it may not enter the folder where the test runs
 	if err := asPostgres(keeper); err != nil {
 		return err
