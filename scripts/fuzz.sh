@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # fuzz.sh DURATION runs every fuzz target for so long (30s, 5m), two at a time, each line with the target's name in front. An input
-# that fails is kept in the package's testdata/fuzz, to be committed. `fuzz.sh compile` only has all compiled that they need.
+# that fails is kept in the package's testdata/fuzz, to be committed.
+#
+# fuzz.sh compile makes the test programs, in .work/fuzz, and runs none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export duration=${1:?usage: fuzz.sh DURATION|compile}
-tests=$(mktemp -d) found=$(go env GOCACHE)/fuzz/$(go list -m) # where go test, too, keeps inputs that reach something new
+tests=$PWD/.work/fuzz # kept, so that what has not changed is not linked again
+found=$(go env GOCACHE)/fuzz/$(go list -m) # where go test, too, keeps inputs that reach something new
 export tests found
-trap 'rm -rf "$tests"' EXIT
 
 # one FILE:FUNC runs a target. Where Go's coordinator takes the end of the time for a failure, which has no input then, it runs again:
 # https://go.dev/issue/75804, mended in Go 1.27.
