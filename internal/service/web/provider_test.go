@@ -23,7 +23,7 @@ func TestSignInThroughTheProvider(t *testing.T) {
 	b.expect(provider.Issuer) // its pages are not ours
 	b.expect("fonts.googleapis.com")
 	b.open("/builds?state=failed")
-	b.until(`location.pathname === "/sign-in"`)
+	b.until(`location.pathname === "/sign-in" && document.readyState === "complete"`)
 	b.look("sign-in-provider")
 	require.Equal(t, "Sign in with Example Ltd", b.text("a[href^='/sign-in/provider']"))
 	b.press("a[href^='/sign-in/provider']")
@@ -40,7 +40,7 @@ func TestSignInThroughTheProvider(t *testing.T) {
 	// An answer that belongs to nothing that was begun here.
 	b.expect("status of 403")
 	b.press("form[action='/sign-out'] button")
-	b.until(`location.pathname === "/sign-in"`)
+	b.until(`location.pathname === "/sign-in" && document.readyState === "complete"`)
 	require.Contains(t, b.text("main"), "signed out")
 	b.open(auth.CallbackPath + "?" + url.Values{"code": {"x"}, "state": {"<script>"}, "iss": {provider.Issuer}}.Encode())
 	require.Contains(t, b.text("[role=alert]"), "not begun in this browser")
