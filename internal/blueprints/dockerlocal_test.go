@@ -34,10 +34,10 @@ func TestDockerLocal(t *testing.T) {
 			s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
 			s.requireFirstBuild(t)
 			s.requireWrongKeyDenied(t)
-			s.requireUnchanged(t)
+			s.requireUnchanged(t, func() { s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml") })
 			inTurn(t, i, len(operas), s.requireRestore, s.requireNewVersion, s.requireMoreAndFewerWorkers, s.requireBuildOutlivesPowerCut, s.requireRotation, s.requireDataStays)
 			s.requireNoSecret(t, w)
-			s.deploy(t, map[string]any{"removal": "delete"})
+			s.requireUnchanged(t, func() { s.deploy(t, map[string]any{"removal": "delete"}) })
 			s.undeploy(t)
 			s.requireNothingLeft(t)
 			s.requireFailures(t)
@@ -83,12 +83,10 @@ func (s *localService) requireWrongKeyDenied(t *testing.T) {
 }
 
 // requireUnchanged: what is as it should be is left alone.
-func (s *localService) requireUnchanged(t *testing.T) {
+func (s *localService) requireUnchanged(t *testing.T, deploy func()) {
 	t.Helper()
 	was := s.containers(t)
-	s.opera(t, "deploy", "--workers", "3", "-i", "inputs.yaml", "service.yaml")
-	require.Equal(t, was, s.containers(t))
-	s.deploy(t, nil)
+	deploy()
 	require.Equal(t, was, s.containers(t))
 }
 

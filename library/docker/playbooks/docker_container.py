@@ -17,7 +17,7 @@ SETTINGS = "imagebuilder.settings"
 # Where secrets are in a container.
 SECRETS = "run/secrets"
 # How often the state of a container is asked for, and how long one without a health check must run to be up, in seconds.
-POLL_LOCAL, POLL_REMOTE, STEADY = 0.3, 1, 1
+POLL_LOCAL, POLL_REMOTE, STEADY = 0.5, 1, 1
 # So many restarts are no accident.
 RESTARTS = 3
 LOG_LINES = 20
