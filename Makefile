@@ -67,15 +67,18 @@ opera-openstack: ## the oldest and the newest of these, with what servers of an 
 	OPENSTACK=1 OPERA=0.7.0 scripts/opera.sh
 	OPENSTACK=1 OPERA=0.6.6 ANSIBLE_CORE=2.16.19 scripts/opera.sh .work/opera-openstack-core2.16
 
-.PHONY: test
-test: setup build opera ## every test, and each fuzz target for FUZZTIME (5s)
+.PHONY: test-tools
+test-tools: opera ## what `make test` needs of others, and need not compile
 	scripts/setup.sh packages iproute2 git-lfs chromium postgresql curl jq openssh-client sudo uidmap
-	scripts/setup.sh emulation
-	scripts/setup.sh puccini
 	scripts/setup.sh node
 	scripts/schemathesis.sh
 	scripts/bases.sh .work/bases
 	scripts/engines.sh debian
+
+.PHONY: test
+test: setup build test-tools ## every test, and each fuzz target for FUZZTIME (5s)
+	scripts/setup.sh emulation
+	scripts/setup.sh puccini
 	go test -timeout 15m $(TESTFLAGS) ./...
 	@# these take Docker Engines, and so root; fuzz targets are compiled in the time that they leave
 	if [ "$$(id -u)" = 0 ]; then \

@@ -99,7 +99,7 @@ packages() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$(program "$name")" >/dev/null || missing+=("$name")
   done
   if [ ${#missing[@]} = 0 ]; then return; fi
-  local install=(apt-get install --yes --no-install-recommends "${missing[@]}")
+  local install=(apt-get install --yes --no-install-recommends "${missing[@]}") patient=(-o DPkg::Lock::Timeout=600) # while another installs
   if [ "$(id -u)" != 0 ]; then
     if ! sudo -n true 2>/dev/null; then
       say "missing: ${missing[*]}. As root: ${install[*]}"
@@ -109,10 +109,10 @@ packages() {
   fi
   say "${install[*]}"
   root+=(env DEBIAN_FRONTEND=noninteractive)
-  if "${root[@]}" "${install[@]}" >&2; then return; fi
+  if "${root[@]}" "${install[@]}" "${patient[@]}" >&2; then return; fi
   say "once more, with fresh package lists"
   "${root[@]}" apt-get update -qq || say "some package list was not updated; going on with what there is"
-  "${root[@]}" "${install[@]}" >&2
+  "${root[@]}" "${install[@]}" "${patient[@]}" >&2
 }
 
 case ${1-} in
