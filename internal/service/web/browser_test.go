@@ -184,9 +184,11 @@ func js[T any](b *tab, expression string) T {
 	return v
 }
 
+// text is what an element says. A page that is being loaded is waited for: it does not have all of its elements yet.
 func (b *tab) text(selector string) string {
 	b.t.Helper()
-	return js[string](b, fmt.Sprintf(`document.querySelector(%q)?.innerText ?? ""`, selector))
+	b.until(fmt.Sprintf(`document.readyState === "complete" && document.querySelector(%q)`, selector))
+	return js[string](b, fmt.Sprintf(`document.querySelector(%q).innerText`, selector))
 }
 
 // until waits for an expression to be true, on this page or on one that comes in its place.

@@ -68,7 +68,7 @@ RUN for i in 1 2 3; do printf '\033[32mok\033[0m     test %s\n' $i; sleep 0.3; d
 	state("Failed")
 	require.Contains(t, b.text(".notice.bad"), "build_failed")
 	b.press(".notice.bad a")
-	b.until(`document.querySelector("#log")?.innerText.includes("exit code: 7")`)
+	b.until(`location.search.includes("step=") && document.querySelector("#log")?.innerText.includes("exit code: 7")`)
 	require.Contains(t, b.text("#log"), "reason")
 	require.Contains(t, b.text("#log-title"), "RUN echo reason")
 
