@@ -99,7 +99,7 @@ packages() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$(program "$name")" >/dev/null || missing+=("$name")
   done
   if [ ${#missing[@]} = 0 ]; then return; fi
-  local install=(apt-get install --yes --no-install-recommends "${missing[@]}") patient=(-o DPkg::Lock::Timeout=600) # while another installs
+  local install=(apt-get install --yes --no-install-recommends "${missing[@]}")
   if [ "$(id -u)" != 0 ]; then
     if ! sudo -n true 2>/dev/null; then
       say "missing: ${missing[*]}. As root: ${install[*]}"
@@ -109,10 +109,11 @@ packages() {
   fi
   say "${install[*]}"
   root+=(env DEBIAN_FRONTEND=noninteractive)
-  if "${root[@]}" "${install[@]}" "${patient[@]}" >&2; then return; fi
+  install+=(-o DPkg::Lock::Timeout=600) # another may install too
+  if "${root[@]}" "${install[@]}" >&2; then return; fi
   say "once more, with fresh package lists"
   "${root[@]}" apt-get update -qq || say "some package list was not updated; going on with what there is"
-  "${root[@]}" "${install[@]}" "${patient[@]}" >&2
+  "${root[@]}" "${install[@]}" >&2
 }
 
 case ${1-} in
